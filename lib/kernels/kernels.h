@@ -25,7 +25,8 @@ int pgi_cpu_request_tiles(void);
 uint64_t pgi_cpu_default(void);
 
 typedef struct pgi_kernels pgi_kernels;
-struct pgi_tile_product; /* quantized.h */
+struct pgi_row_product; /* quantized.h */
+struct pgi_tile_product;
 
 /* Fills the table with the fastest kernels allowed by `cpu_mask` (0: those of
  * pgi_cpu_default()). PG_ERROR_ARGUMENT when the mask leaves nothing. */

@@ -93,6 +93,21 @@ enum { PGI_FEEDBACK_COLUMNS = 2 * PGI_GROUP_COLUMNS };
 pg_status pgi_quantize_panels_feeding(const pgi_matrix *from, int64_t first_row, const float *factors, int64_t begin,
                                       int64_t end, void *out);
 
+/* What `product_int8`, `stream_int8` and `stream_int4` multiply: y [m, n] = start + x w, groups added in their order.
+ */
+typedef struct pgi_row_product {
+    int m;
+    int64_t n, groups;    /* n >= 1; groups: of the sum */
+    const void *x;        /* a tile of m rows */
+    const void *w;        /* blocks, n of their rows */
+    int64_t panel_bytes;  /* from one panel to the next */
+    const float *start;   /* a bias (stride 0), earlier sums [m, n] (y itself too), or NULL: zeros */
+    int64_t start_stride; /* from one row to the next */
+    float *y;
+    int64_t y_stride;
+    pgi_prefetch *next_w; /* what `product_int8` reads next, a step for each of `groups` at least; NULL: nothing */
+} pgi_row_product;
+
 /* What `product_tiles` multiplies: y [rows, n] = start + low + x w. */
 typedef struct pgi_tile_product {
     int64_t rows, n, groups; /* n <= 16 PGI_PRODUCT_PANELS; groups: of the sum */

@@ -27,7 +27,7 @@ enum {
     SLICE_ROWS = 288,                                  /* of a task of many rows at the most: room of `sums`; */
     SLICE_BYTES = 480 << 10,                           /* of a part of them at the most (int8, no tiles); */
     FEW_THREADS = 2,                                   /* more take half as many rows, so that there are enough tasks */
-    FETCH_TILES = 8,                                   /* fewer do not take long enough to prefetch beside them */
+    FETCH_ROWS = 96,                                   /* fewer do not take long enough to prefetch beside them */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
@@ -237,8 +237,15 @@ static void multiply(const quantized_job *job, const product_block *b) {
     const char *data = (const char *)w->data + b->panel * panel_bytes;
     const float *bias = b->linear->bias ? b->linear->bias + b->panel * PGI_PANEL_ROWS : NULL;
     if (job->streamed) {
-        (int4 ? kernels->stream_int4 : kernels->stream_int8)((int)in->rows, b->n, in->groups, tile_at(in, 0, 0), data,
-                                                             panel_bytes, bias, 0, b->y, b->y_stride);
+        (int4 ? kernels->stream_int4 : kernels->stream_int8)(&(pgi_row_product){.m = (int)in->rows,
+                                                                                .n = b->n,
+                                                                                .groups = in->groups,
+                                                                                .x = tile_at(in, 0, 0),
+                                                                                .w = data,
+                                                                                .panel_bytes = panel_bytes,
+                                                                                .start = bias,
+                                                                                .y = b->y,
+                                                                                .y_stride = b->y_stride});
         return;
     }
     const int64_t parts = n_parts(kernels, in->groups), n_tiles = b->end_tile - b->first_tile;
@@ -258,19 +265,21 @@ static void multiply(const quantized_job *job, const product_block *b) {
             const float *start = part ? b->sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? b->sums_stride : 0;
             pgi_prefetch next_w = {.rows = 0};
-            if (job->n_slices == 1 && n_tiles >= FETCH_TILES)
-                next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles);
+            if (job->n_slices == 1 && in->rows >= FETCH_ROWS && groups > 0)
+                next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles * groups);
             for (int64_t t = b->first_tile; t < b->end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);
-                const int m = tile_height(in, t);
-                for (int i = 0; i < m; i++) { /* prefetched while the tile is multiplied, because rows lie far apart */
-                    __builtin_prefetch(out + (row + i) * out_stride + c, 1);
-                    __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
-                }
-                pgi_prefetch_step(&next_w);
-                kernels->product_int8(m, width, groups, tile_at(in, t, group), panels, stride,
-                                      start ? start + row * start_stride : NULL, start_stride,
-                                      out + row * out_stride + c, out_stride);
+                kernels->product_int8(&(pgi_row_product){.m = tile_height(in, t),
+                                                         .n = width,
+                                                         .groups = groups,
+                                                         .x = tile_at(in, t, group),
+                                                         .w = panels,
+                                                         .panel_bytes = stride,
+                                                         .start = start ? start + row * start_stride : NULL,
+                                                         .start_stride = start_stride,
+                                                         .y = out + row * out_stride + c,
+                                                         .y_stride = out_stride,
+                                                         .next_w = &next_w});
             }
         }
     }

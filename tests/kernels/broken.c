@@ -58,11 +58,7 @@ GEMV(gemv_f32)
 GEMV(gemv_bf16)
 GEMV(gemv_f16)
 
-#define PRODUCT(name)                                                                                                \
-    BROKEN(name,                                                                                                     \
-           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, const float *start, \
-            int64_t start_stride, float *y, int64_t y_stride),                                                       \
-           (m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride), y + (m - 1) * y_stride, n)
+#define PRODUCT(name) BROKEN(name, (const pgi_row_product *p), (p), p->y + (p->m - 1) * p->y_stride, p->n)
 PRODUCT(product_int8)
 PRODUCT(stream_int8)
 PRODUCT(stream_int4)

@@ -156,8 +156,7 @@ void check_quantize_row(check *c) {
     }
 }
 
-typedef void (*product_fn)(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                           const float *start, int64_t start_stride, float *y, int64_t y_stride);
+typedef void (*product_fn)(const pgi_row_product *product);
 
 static void check_product(check *c, product_fn product, int32_t dtype, int m, int64_t n, int64_t groups) {
     const int accumulate = (int)random_below(c, 2), with_bias = (int)random_below(c, 2);
@@ -176,11 +175,20 @@ static void check_product(check *c, product_fn product, int32_t dtype, int m, in
         c->kernels->quantize_row(x + i * k, k, m, i, tile);
     }
     memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
-    product(m, n, groups, tile, blocks, panel_bytes,
-            accumulate  ? y
-            : with_bias ? bias
-                        : NULL,
-            accumulate ? stride : 0, y, stride);
+    pgi_prefetch next = pgi_prefetch_start((char *)blocks, panel_bytes, panels, panel_bytes, groups);
+    product(&(pgi_row_product){.m = m,
+                               .n = n,
+                               .groups = groups,
+                               .x = tile,
+                               .w = blocks,
+                               .panel_bytes = panel_bytes,
+                               .start = accumulate  ? y
+                                        : with_bias ? bias
+                                                    : NULL,
+                               .start_stride = accumulate ? stride : 0,
+                               .y = y,
+                               .y_stride = stride,
+                               .next_w = random_below(c, 2) ? &next : NULL});
     for (int i = 0; i < m; i++) {
         for (int64_t r = 0; r < n; r++) {
             float want = product_oracle(x + i * k, &w, r,

@@ -88,39 +88,28 @@ static void add_block(int m, int i, const char *x, const unsigned char *w, float
     for (int r = 0; r < PGI_PANEL_ROWS; r++) c[r] = pgi_fma((float)sum[r], pgi_load_f32(w + 4 * r) * scale, c[r]);
 }
 
-static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                    const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+static void product(int is_int4, const pgi_row_product *p) {
+    const int m = p->m;
     unsigned char unpacked[PGI_INT8_BLOCK];
-    for (int64_t first = 0; first < n; first += PGI_PANEL_ROWS) {
-        const unsigned char *block = (const unsigned char *)w + first / PGI_PANEL_ROWS * panel_bytes;
-        const char *tile = x;
-        int rows = (int)pgi_min64(PGI_PANEL_ROWS, n - first);
+    for (int64_t first = 0; first < p->n; first += PGI_PANEL_ROWS) {
+        const unsigned char *block = (const unsigned char *)p->w + first / PGI_PANEL_ROWS * p->panel_bytes;
+        const char *tile = p->x;
+        int rows = (int)pgi_min64(PGI_PANEL_ROWS, p->n - first);
         float c[PGI_TILE_ROWS][PGI_PANEL_ROWS] = {{0}};
         for (int i = 0; i < m; i++)
-            for (int r = 0; r < rows; r++) c[i][r] = start ? start[i * start_stride + first + r] : 0;
-        for (int64_t g = 0; g < groups; g++, tile += PGI_TILE_ROW_BYTES * m) {
+            for (int r = 0; r < rows; r++) c[i][r] = p->start ? p->start[i * p->start_stride + first + r] : 0;
+        for (int64_t g = 0; g < p->groups; g++, tile += PGI_TILE_ROW_BYTES * m) {
             if (is_int4) unpack_block(block, unpacked);
             for (int i = 0; i < m; i++) add_block(m, i, tile, is_int4 ? unpacked : block, c[i]);
             block += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK;
         }
-        for (int i = 0; i < m; i++) memcpy(y + i * y_stride + first, c[i], (size_t)rows * sizeof(float));
+        for (int i = 0; i < m; i++) memcpy(p->y + i * p->y_stride + first, c[i], (size_t)rows * sizeof(float));
     }
 }
 
-static void product_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    product(0, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
-}
-
-static void stream_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                        const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    product(0, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
-}
-
-static void stream_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                        const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    product(1, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
-}
+static void product_int8(const pgi_row_product *p) { product(0, p); }
+static void stream_int8(const pgi_row_product *p) { product(0, p); }
+static void stream_int4(const pgi_row_product *p) { product(1, p); }
 
 static void product_tiles(const pgi_tile_product *p) {
     for (int64_t i = 0; i < p->rows; i++) {

@@ -118,49 +118,47 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
 /* c[i][..] += m rows of x times `panels` panels of blocks. c: [m][16 panels]. Tiles with more sums than registers are
  * cut: `part` rows meet a block, then the others do, which find it in the first-level cache. */
 static ALWAYS_INLINE void tile_blocks(const int is_int4, const int streamed, const int m, const int part,
-                                      const int panels, int64_t groups, const char *x, const char *w,
-                                      int64_t panel_bytes, float *c) {
-    for (; groups > 0; groups--, x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK) {
+                                      const int panels, int64_t r, const pgi_row_product *p, float *c) {
+    const char *x = p->x, *w = (const char *)p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
+    const int64_t groups = p->groups, width = pgi_min64(p->n - r, PGI_PANEL_ROWS * panels);
+    float *y = p->y + r;
+    int fetched = 0;
+    for (int64_t g = 0; g < groups; g++, x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK) {
+        if (!streamed) { /* a few lines at a time: as many as are under way at once hold all others up */
+            if (p->next_w) pgi_prefetch_step(p->next_w);
+            for (const int end = (int)((g + 1) * m / groups); fetched < end; fetched++, y += p->y_stride) {
+                __builtin_prefetch(y, 1); /* because rows lie far apart */
+                __builtin_prefetch(y + width - 1, 1);
+            }
+        }
         UNROLL for (int i = 0; i < m; i += part) {
             const int rows = m - i < part ? m - i : part;
             if (is_int4)
-                group_int4(streamed && i == 0, m, i, rows, panels, x, w, panel_bytes, c);
+                group_int4(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
             else
-                group_int8(streamed && i == 0, m, i, rows, panels, x, w, panel_bytes, c);
+                group_int8(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
         }
     }
 }
 
-/* What a product of one height takes, as quantized.h has it: n outputs, of `groups` groups each. */
-typedef struct {
-    int64_t n, groups;
-    const char *x, *w;
-    int64_t panel_bytes;
-    const float *start;
-    int64_t start_stride;
-    float *y;
-    int64_t y_stride;
-} q_operands;
-
 /* Outputs r .. r + 16 panels, or as many of them as there are. */
 static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
-                               int64_t r, q_operands o) {
+                               int64_t r, const pgi_row_product *p) {
     const int width = PGI_PANEL_ROWS * panels;
-    const int64_t n = o.n - r;
+    const int64_t n = p->n - r;
     __attribute__((aligned(64))) float sums[Q_SUMS * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
     const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
-        const float *from = o.start ? o.start + r + i * o.start_stride : NULL;
+        const float *from = p->start ? p->start + r + i * p->start_stride : NULL;
         if (!from || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
         if (from && full)
             UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(c + i * width + j, q_load_f32(from + j));
         if (from && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
     }
-    tile_blocks(is_int4, streamed, m, part, panels, o.groups, o.x, o.w + r / PGI_PANEL_ROWS * o.panel_bytes,
-                o.panel_bytes, c);
+    tile_blocks(is_int4, streamed, m, part, panels, r, p, c);
     for (int i = 0; i < m; i++) {
-        float *to = o.y + r + i * o.y_stride;
+        float *to = p->y + r + i * p->y_stride;
         if (full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(to + j, q_load_f32(c + i * width + j));
         if (!full) memcpy(to, c + i * width, (size_t)n * sizeof(float));
     }
@@ -168,20 +166,18 @@ static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int 
 
 /* All n outputs: `panels` panels at a time, then one by one. */
 static ALWAYS_INLINE void product(const int is_int4, const int streamed, const int m, const int part, const int panels,
-                                  q_operands o) {
+                                  const pgi_row_product *p) {
+    const pgi_row_product copy = *p; /* which no store can change, as the compiler sees */
     int64_t r = 0;
-    for (; o.n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
-        tile(is_int4, streamed, m, part, panels, r, o);
-    for (; r < o.n; r += PGI_PANEL_ROWS) tile(is_int4, streamed, m, part, 1, r, o);
+    for (; copy.n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
+        tile(is_int4, streamed, m, part, panels, r, &copy);
+    for (; r < copy.n; r += PGI_PANEL_ROWS) tile(is_int4, streamed, m, part, 1, r, &copy);
 }
 
 /* One copy for each height, so that its sums stay in registers. */
-#define DEFINE_PRODUCT(name, is_int4, streamed, m, part, panels)                                                    \
-    static __attribute__((noinline)) void name##_##m(int64_t n, int64_t groups, const void *x, const void *w,       \
-                                                     int64_t panel_bytes, const float *start, int64_t start_stride, \
-                                                     float *y, int64_t y_stride) {                                  \
-        product(is_int4, streamed, m, part, panels,                                                                 \
-                (q_operands){n, groups, x, w, panel_bytes, start, start_stride, y, y_stride});                      \
+#define DEFINE_PRODUCT(name, is_int4, streamed, m, part, panels)                 \
+    static __attribute__((noinline)) void name##_##m(const pgi_row_product *p) { \
+        product(is_int4, streamed, m, part, panels, p);                          \
     }
 #define EACH_4(X) X(1) X(2) X(3) X(4)
 #define EACH_6(X) EACH_4(X) X(5) X(6)
@@ -195,14 +191,13 @@ Q_EACH_TILE_ROW(DEFINE_PRODUCT_INT8)
 Q_EACH_INT8_ROW(DEFINE_STREAM_INT8)
 Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 
-#define DEFINE(name, CASES)                                                                               \
-    static void name(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, \
-                     const float *start, int64_t start_stride, float *y, int64_t y_stride) {              \
-        switch (m) { CASES }                                                                              \
+#define DEFINE(name, CASES)                      \
+    static void name(const pgi_row_product *p) { \
+        switch (p->m) { CASES }                  \
     }
-#define CASE(name, m)                                                               \
-    case m:                                                                         \
-        name##_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
+#define CASE(name, m)  \
+    case m:            \
+        name##_##m(p); \
         break;
 #define CASE_PRODUCT_INT8(m) CASE(product_int8, m)
 #define CASE_STREAM_INT8(m) CASE(stream_int8, m)
