@@ -7,7 +7,8 @@
  * Q_OWN_GROUPS: it defines group_int8() and group_int4() too.
  *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32
- * to `c`, which lies in the first-level cache.
+ * to `c`, which lies in the first-level cache; or, of the tiles of `product_int8` where Q_KEEPS_SUMS is 1, in
+ * registers.
  */
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
@@ -16,6 +17,9 @@
 /* Where the four of columns g of row i lies in a tile of m rows. */
 #ifndef Q_TILES
 #define Q_TILES 0
+#endif
+#ifndef Q_KEEPS_SUMS
+#define Q_KEEPS_SUMS 0
 #endif
 #if Q_TILES
 #define Q_FOUR(m, g, i) (PGI_GROUP_COLUMNS * (i) + 4 * (g))
@@ -40,11 +44,11 @@ enum {
 #define IN_ORDER __asm__ volatile("" : : : "memory")
 
 #ifndef Q_OWN_GROUPS
-/* Rows i0 .. i0 + rows of a tile of m times one block of each of `panels` panels. */
-static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
-                                     const char *x, const char *w, int64_t panel_bytes, float *c) {
+/* sum = the products of rows i0 .. i0 + rows of a tile of m and one block of each of `panels` panels. */
+static ALWAYS_INLINE void dots_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
+                                    const char *x, const char *w, int64_t panel_bytes,
+                                    qint sum[PGI_TILE_ROWS][Q_WIDEST]) {
     const int vectors = panels * Q_VECTORS;
-    qint sum[PGI_TILE_ROWS][Q_WIDEST];
     EACH_ROW(i, rows) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * (i0 + i));
     for (int f = 0; f < Q_FOURS; f += 2) {
         UNROLL for (int g = f; g < f + 2; g++) {
@@ -60,7 +64,15 @@ static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const in
             }
         }
     }
+}
+
+/* c += rows i0 .. i0 + rows of a tile of m times one block of each of `panels` panels. */
+static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
+                                     const char *x, const char *w, int64_t panel_bytes, float *c) {
+    const int vectors = panels * Q_VECTORS;
+    qint sum[PGI_TILE_ROWS][Q_WIDEST];
     qfloat scale[Q_WIDEST], part[PGI_TILE_ROWS][Q_WIDEST];
+    dots_int8(prefetched, m, i0, rows, panels, x, w, panel_bytes, sum);
     EACH_VECTOR(v) {
         const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 4 * Q_LANES;
         scale[v] = q_load_f32(at);
@@ -115,40 +127,28 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
 }
 #endif
 
-/* c[i][..] += m rows of x times `panels` panels of blocks. c: [m][16 panels]. Tiles with more sums than registers are
- * cut: `part` rows meet a block, then the others do, which find it in the first-level cache. */
-static ALWAYS_INLINE void tile_blocks(const int is_int4, const int streamed, const int m, const int part,
-                                      const int panels, int64_t r, const pgi_row_product *p, float *c) {
-    const char *x = p->x, *w = (const char *)p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
-    const int64_t groups = p->groups, width = pgi_min64(p->n - r, PGI_PANEL_ROWS * panels);
-    float *y = p->y + r;
-    int fetched = 0;
-    for (int64_t g = 0; g < groups; g++, x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK) {
-        if (!streamed) { /* a few lines at a time: as many as are under way at once hold all others up */
-            if (p->next_w) pgi_prefetch_step(p->next_w);
-            for (const int end = (int)((g + 1) * m / groups); fetched < end; fetched++, y += p->y_stride) {
-                __builtin_prefetch(y, 1); /* because rows lie far apart */
-                __builtin_prefetch(y + width - 1, 1);
-            }
-        }
-        UNROLL for (int i = 0; i < m; i += part) {
-            const int rows = m - i < part ? m - i : part;
-            if (is_int4)
-                group_int4(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
-            else
-                group_int8(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
-        }
+/* Prefetches a share of what `product_int8` reads next, and of the rows of y that it writes: in each group a few lines,
+ * for as many as are under way at once hold all others up. */
+static ALWAYS_INLINE void fetch_share(const int m, int64_t g, const float *y, int64_t n, const pgi_row_product *p) {
+    const int64_t each = pgi_ceil_div64(m, p->groups), end = pgi_min64(m, each * (g + 1));
+    if (p->next_w) pgi_prefetch_step(p->next_w);
+    for (int64_t i = each * g; i < end; i++) {
+        __builtin_prefetch(y + i * p->y_stride, 1);
+        __builtin_prefetch(y + i * p->y_stride + n - 1, 1);
     }
 }
 
-/* Outputs r .. r + 16 panels, or as many of them as there are. */
+/* Outputs r .. r + 16 panels, or as many of them as there are. Tiles with more sums than registers are cut: `part` rows
+ * meet a block, then the others do, which find it in the first-level cache. */
 static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
                                int64_t r, const pgi_row_product *p) {
     const int width = PGI_PANEL_ROWS * panels;
-    const int64_t n = p->n - r;
+    const int64_t n = pgi_min64(p->n - r, width);
+    const char *x = p->x, *w = (const char *)p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
+    float *y = p->y + r;
     __attribute__((aligned(64))) float sums[Q_SUMS * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
-    const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
+    const int full = n == width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
         const float *from = p->start ? p->start + r + i * p->start_stride : NULL;
         if (!from || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
@@ -156,12 +156,67 @@ static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int 
             UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(c + i * width + j, q_load_f32(from + j));
         if (from && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
     }
-    tile_blocks(is_int4, streamed, m, part, panels, r, p, c);
+    for (int64_t g = 0; g < p->groups; g++) {
+        if (!streamed) fetch_share(m, g, y, n, p);
+        UNROLL for (int i = 0; i < m; i += part) {
+            const int rows = m - i < part ? m - i : part;
+            if (is_int4)
+                group_int4(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
+            else
+                group_int8(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
+        }
+        x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK;
+    }
     for (int i = 0; i < m; i++) {
-        float *to = p->y + r + i * p->y_stride;
+        float *to = y + i * p->y_stride;
         if (full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(to + j, q_load_f32(c + i * width + j));
         if (!full) memcpy(to, c + i * width, (size_t)n * sizeof(float));
     }
+}
+
+#if Q_KEEPS_SUMS
+/* tile() of int8 that was just read, whose f32 sums stay in registers beside those of a group. */
+static ALWAYS_INLINE void kept_tile(const int m, const int panels, int64_t r, const pgi_row_product *p) {
+    static const float zeros[Q_WIDEST * Q_LANES] = {0};
+    const int vectors = panels * Q_VECTORS, width = PGI_PANEL_ROWS * panels;
+    const int64_t n = pgi_min64(p->n - r, width);
+    const char *x = p->x, *w = (const char *)p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
+    const float *from = p->start ? p->start + r : zeros;
+    int64_t from_stride = p->start ? p->start_stride : 0, to_stride = p->y_stride;
+    float *y = p->y + r, *to = y, edge[PGI_TILE_ROWS * Q_WIDEST * Q_LANES];
+    qfloat c[PGI_TILE_ROWS][Q_WIDEST];
+    if (n < width) {
+        memset(edge, 0, (size_t)(m * width) * sizeof(float));
+        for (int i = 0; i < m; i++) memcpy(edge + i * width, from + i * from_stride, (size_t)n * sizeof(float));
+        from = to = edge;
+        from_stride = to_stride = width;
+    }
+    EACH_ROW(i, m) EACH_VECTOR(v) c[i][v] = q_load_f32(from + i * from_stride + v * Q_LANES);
+    for (int64_t g = 0; g < p->groups; g++, x += PGI_TILE_ROW_BYTES * m, w += PGI_INT8_BLOCK) {
+        qint sum[PGI_TILE_ROWS][Q_WIDEST];
+        fetch_share(m, g, y, n, p);
+        dots_int8(0, m, 0, m, panels, x, w, p->panel_bytes, sum);
+        EACH_VECTOR(v) {
+            const qfloat scale = q_load_f32(w + v / Q_VECTORS * p->panel_bytes + v % Q_VECTORS * 4 * Q_LANES);
+            EACH_ROW(i, m)
+            c[i][v] = q_add_group(q_to_f32(sum[i][v]), scale, x + m * PGI_GROUP_COLUMNS + 4 * i, c[i][v]);
+        }
+    }
+    EACH_ROW(i, m) EACH_VECTOR(v) q_store_f32(to + i * to_stride + v * Q_LANES, c[i][v]);
+    if (n < width)
+        for (int i = 0; i < m; i++) memcpy(y + i * p->y_stride, edge + i * width, (size_t)n * sizeof(float));
+}
+#endif
+
+static ALWAYS_INLINE void any_tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
+                                   int64_t r, const pgi_row_product *p) {
+#if Q_KEEPS_SUMS
+    if (!streamed) {
+        kept_tile(m, panels, r, p);
+        return;
+    }
+#endif
+    tile(is_int4, streamed, m, part, panels, r, p);
 }
 
 /* All n outputs: `panels` panels at a time, then one by one. */
@@ -170,8 +225,8 @@ static ALWAYS_INLINE void product(const int is_int4, const int streamed, const i
     const pgi_row_product copy = *p; /* which no store can change, as the compiler sees */
     int64_t r = 0;
     for (; copy.n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
-        tile(is_int4, streamed, m, part, panels, r, &copy);
-    for (; r < copy.n; r += PGI_PANEL_ROWS) tile(is_int4, streamed, m, part, 1, r, &copy);
+        any_tile(is_int4, streamed, m, part, panels, r, &copy);
+    for (; r < copy.n; r += PGI_PANEL_ROWS) any_tile(is_int4, streamed, m, part, 1, r, &copy);
 }
 
 /* One copy for each height, so that its sums stay in registers. */
@@ -181,7 +236,8 @@ static ALWAYS_INLINE void product(const int is_int4, const int streamed, const i
     }
 #define EACH_4(X) X(1) X(2) X(3) X(4)
 #define EACH_6(X) EACH_4(X) X(5) X(6)
-#define EACH_8(X) EACH_6(X) X(7) X(8)
+#define EACH_7(X) EACH_6(X) X(7)
+#define EACH_8(X) EACH_7(X) X(8)
 #define EACH_12(X) EACH_8(X) X(9) X(10) X(11) X(12)
 #define EACH_16(X) EACH_12(X) X(13) X(14) X(15) X(16)
 #define DEFINE_PRODUCT_INT8(m) DEFINE_PRODUCT(product_int8, 0, 0, m, m, Q_TILE_PANELS)

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* The groups quantized_products (tiles of 12 x 32; up to 16 rows are streamed) and resample for AVX-512 VNNI. */
+/* The groups quantized_products (tiles of 7 x 32; up to 16 rows are streamed) and resample for AVX-512 VNNI. */
 #include "kernels/x86/quantized_zmm.h"
 
 #include "kernels/simd/quantized.inc.h"

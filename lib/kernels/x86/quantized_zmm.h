@@ -9,7 +9,7 @@
 
 enum {
     Q_LANES = 16,
-    Q_TILE_ROWS = 12, /* of 2 panels: 24 sums, 2 vectors of weights and one of x in 32 registers */
+    Q_TILE_ROWS = 7, /* of 2 panels: 14 sums of a group, 14 of all, 2 vectors of weights, one of x in 32 registers */
     Q_TILE_PANELS = 2,
     Q_INT8_ROWS = 16, /* that are streamed */
     Q_INT4_ROWS = 8,  /* the same; more are worth unpacking the blocks */
@@ -19,7 +19,8 @@ enum {
 #define Q_STREAM_PANELS(m) ((m) <= 14 ? 4 : 3)
 #define Q_PART_INT8(m) ((m) <= 7 ? (m) : ((m) + 1) / 2)
 #define Q_PART_INT4(m) ((m) <= 4 ? (m) : ((m) + 1) / 2)
-#define Q_EACH_TILE_ROW EACH_12
+#define Q_KEEPS_SUMS 1
+#define Q_EACH_TILE_ROW EACH_7
 #define Q_EACH_INT8_ROW EACH_16
 #define Q_EACH_INT4_ROW EACH_8
 
