@@ -120,8 +120,7 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
         const int m = tile_height(&job->in, t), rows = tile_rows(&job->in, t);
         char *tile = tile_at(&job->in, t, 0);
         if (rows < m) memset(tile, 0, (size_t)(m * job->in.groups * PGI_TILE_ROW_BYTES));
-        for (int i = 0; i < rows; i++)
-            job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile);
+        job->kernels->quantize_rows(job->x + row * job->x_stride, job->x_stride, rows, job->columns, m, tile);
         for (int i = 0; i < job->n_begun; i++) multiply_a(job, &job->begun[i], t, t + 1, &job->threads[thread]);
     }
 }
@@ -375,7 +374,8 @@ static void activate_tiles(const quantized_job *job, int64_t group, int64_t firs
         const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
         char *tile = tile_at(&job->intermediate, t, group);
         if (rows_here < m) memset(tile, 0, (size_t)(m * PGI_TILE_ROW_BYTES));
-        for (int i = 0; i < rows_here; i++, intermediate += n) job->kernels->quantize_row(intermediate, n, m, i, tile);
+        job->kernels->quantize_rows(intermediate, n, rows_here, n, m, tile);
+        intermediate += rows_here * n;
     }
 }
 

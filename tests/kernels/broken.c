@@ -100,11 +100,11 @@ BROKEN(gemm_bf16,
         const float *bias),
        (m, n, k, a, panel, c, c_stride, accumulate, bias), c + (m - 1) * c_stride, n)
 
-static void broken_quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
+static void broken_quantize_rows(const float *x, int64_t x_stride, int rows, int64_t k, int m, void *tile) {
     int64_t n = pgi_quantized_groups(k) * PGI_TILE_ROW_BYTES * m;
     unsigned char before = ((unsigned char *)tile)[n - 1];
-    real.quantize_row(x, k, m, i, tile);
-    if (i == m - 1) damage_bytes(tile, n, before);
+    real.quantize_rows(x, x_stride, rows, k, m, tile);
+    damage_bytes(tile, n, before);
 }
 static void broken_resample_columns(const pgi_resample *s, const uint8_t *in, int64_t stride, int64_t width,
                                     int64_t rows, uint8_t *out) {

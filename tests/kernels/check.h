@@ -100,7 +100,7 @@ void check_yuv_terms(check *c);
 void check_yuv_row(check *c);
 
 /* check_quantized.c */
-void check_quantize_row(check *c);
+void check_quantize_rows(check *c);
 void check_product_int8(check *c);
 void check_stream_int8(check *c);
 void check_stream_int4(check *c);

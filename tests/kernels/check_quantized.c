@@ -118,25 +118,25 @@ static void random_row(check *c, float *x, int64_t n) {
 
 /* ---- the kernels ---- */
 
-void check_quantize_row(check *c) {
+void check_quantize_rows(check *c) {
     const int by_rows = c->kernels->quantized_tiles;
     static const int64_t lengths[] = {1, 31, 72, 127, 128, 129, 588, 1152, 4304};
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
         for (int m = 1; m <= PGI_TILE_ROWS; m++) {
-            int64_t k = lengths[l], groups = pgi_quantized_groups(k);
+            int64_t k = lengths[l], groups = pgi_quantized_groups(k), stride = k + random_below(c, 5);
             size_t bytes = (size_t)(groups * m * PGI_TILE_ROW_BYTES);
-            float *x = guarded_floats(c, m * k);
+            float *x = guarded_floats(c, (m - 1) * stride + k);
             unsigned char *tile = guarded(c, bytes, 64);
             memset(tile, 0x5A, bytes);
-            for (int i = 0; i < m; i++) random_row(c, x + i * k, k);
-            for (int i = 0; i < m; i++) c->kernels->quantize_row(x + i * k, k, m, i, tile);
+            for (int i = 0; i < m; i++) random_row(c, x + i * stride, k);
+            c->kernels->quantize_rows(x, stride, m, k, m, tile);
             for (int64_t g = 0; g < groups; g++) {
                 for (int i = 0; i < m; i++) {
                     const unsigned char *block = tile + g * m * PGI_TILE_ROW_BYTES;
                     int8_t q[128];
                     float scale;
                     int sum = 0, wrong = 0;
-                    quantize_oracle(x + i * k + g * 128, pgi_min64(128, k - g * 128), q, &scale);
+                    quantize_oracle(x + i * stride + g * 128, pgi_min64(128, k - g * 128), q, &scale);
                     for (int s = 0; s < 4; s++) {
                         int sub = 0;
                         for (int j = 32 * s; j < 32 * s + 32; j++) {
@@ -172,8 +172,8 @@ static void check_product(check *c, product_fn product, int32_t dtype, int m, in
     for (int i = 0; i < m; i++) {
         if (accumulate) random_fill(c, y + i * stride, n);
         random_row(c, x + i * k, k);
-        c->kernels->quantize_row(x + i * k, k, m, i, tile);
     }
+    c->kernels->quantize_rows(x, k, m, k, m, tile);
     memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
     pgi_prefetch next = pgi_prefetch_start((char *)blocks, panel_bytes, panels, panel_bytes, groups);
     product(&(pgi_row_product){.m = m,

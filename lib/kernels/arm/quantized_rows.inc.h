@@ -8,8 +8,8 @@
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
 
-/* 128 values. */
-static inline void quantize_group(const float *x, int m, int i, char *block) {
+/* 128 values of row i. */
+static inline void quantize_row(const float *x, int m, int i, char *block) {
     const uint32x4_t no_sign = vdupq_n_u32(0x7FFFFFFF);
     uint32x4_t all[4] = {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)};
     for (int j = 0; j < PGI_GROUP_COLUMNS; j += 16)
@@ -57,6 +57,11 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
 }
 
+/* 128 values of each row. */
+static void quantize_group(const float *x, int64_t x_stride, int rows, int m, char *block) {
+    for (int i = 0; i < rows; i++) quantize_row(x + i * x_stride, m, i, block);
+}
+
 /* sub * (n - 8) + 128 of each byte. */
 static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     static const uint8_t rows_of_four[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
@@ -81,4 +86,4 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     }
 }
 
-#include "kernels/simd/quantize_row.inc.h"
+#include "kernels/simd/quantize_rows.inc.h"

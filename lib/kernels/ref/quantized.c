@@ -44,10 +44,11 @@ static void quantize_group(const float *x, int64_t n, int m, int i, char *block)
     memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
 }
 
-static void quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
+static void quantize_rows(const float *x, int64_t x_stride, int rows, int64_t k, int m, void *tile) {
     char *block = tile;
-    for (; k > 0; k -= PGI_GROUP_COLUMNS, x += PGI_GROUP_COLUMNS, block += PGI_TILE_ROW_BYTES * m)
-        quantize_group(x, pgi_min64(k, PGI_GROUP_COLUMNS), m, i, block);
+    for (int64_t at = 0; at < k; at += PGI_GROUP_COLUMNS, block += PGI_TILE_ROW_BYTES * m)
+        for (int i = 0; i < rows; i++)
+            quantize_group(x + i * x_stride + at, pgi_min64(k - at, PGI_GROUP_COLUMNS), m, i, block);
 }
 
 static void unpack_block(const unsigned char *block, unsigned char *out) {

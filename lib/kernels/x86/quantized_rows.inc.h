@@ -8,19 +8,16 @@
 
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
+#include "kernels/simd/unroll.h"
 
 #ifndef Q_TILES
 #define Q_TILES 0
 #endif
 
-static inline int32_t sum_words(__m256i x) {
-    __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0x4E));
-    return _mm_cvtsi128_si32(_mm_add_epi32(y, _mm_shuffle_epi32(y, 0xB1)));
-}
+enum { ROWS_AT_ONCE = 4 };
 
-/* 128 values. */
-static inline void quantize_group(const float *x, int m, int i, char *block) {
+/* The bits of the largest |x| of 128: NaN is above infinity, and that above all numbers. */
+static inline uint32_t largest_bits(const float *x) {
     const __m256i no_sign = _mm256_set1_epi32(0x7FFFFFFF);
     __m256i all[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int j = 0; j < PGI_GROUP_COLUMNS; j += 32)
@@ -31,43 +28,89 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
     four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xB1));
-    uint32_t largest = (uint32_t)_mm_cvtsi128_si32(four);
-    float max, factor = 0, scale = 0;
-    memcpy(&max, &largest, sizeof max);
-    if (largest >= 0x7F800000) /* an infinity or a NaN */
-        scale = NAN;
-    else if (max >= 0x1p-100f)
-        factor = 127 / max, scale = max / 127;
+    return (uint32_t)_mm_cvtsi128_si32(four);
+}
 
-    int32_t sum = 0;
-    __m256 factors = _mm256_set1_ps(factor);
-    for (int s = 0; s < PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS; s++) {
-        __m256i q[4];
-        if (factor == 0) {
-            for (int v = 0; v < 4; v++) q[v] = _mm256_setzero_si256();
-        } else {
-            for (int v = 0; v < 4; v++)
-                q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 32 * s + 8 * v), factors));
-        }
-        int32_t sub_sum = sum_words(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
-        /* Packing works in halves: fours 0 2 4 6 | 1 3 5 7. */
-        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        if (Q_TILES || m == 1) {
-            _mm256_storeu_si256((__m256i *)(block + (int64_t)PGI_GROUP_COLUMNS * i + 32 * s), bytes);
-        } else {
-            char *out = block + ((int64_t)8 * s * m + i) * 4;
-            int32_t fours[8];
-            _mm256_storeu_si256((__m256i *)fours, bytes);
-            for (int f = 0; f < 8; f++) memcpy(out + (int64_t)f * m * 4, &fours[f], 4);
-        }
-        sum += sub_sum;
-        sub_sum *= -8;
-        memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 8 + 4 * s) + 4 * i, &sub_sum, 4);
+/* 32 values times `factor`, and of eight places the sum of their four. Packing works in halves, so the fours of columns
+ * are in the order 0 2 4 6 | 1 3 5 7. */
+static inline __m256i quantize_sub(const float *x, __m256 factor, __m256i *sum) {
+    __m256i q[4];
+    for (int v = 0; v < 4; v++) q[v] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * v), factor));
+    *sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+    return _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+}
+
+/* The sum of each row. */
+static inline __m128i sum_rows(const __m256i rows[ROWS_AT_ONCE]) {
+    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(rows[0], rows[1]), _mm256_hadd_epi32(rows[2], rows[3]));
+    return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+}
+
+/* Fours of four rows side by side: out[f][row], `step` bytes from one f to the next. */
+static inline void store_fours(char *out, int64_t step, const __m256i rows[ROWS_AT_ONCE]) {
+    const __m256i low01 = _mm256_unpacklo_epi32(rows[0], rows[1]), high01 = _mm256_unpackhi_epi32(rows[0], rows[1]);
+    const __m256i low23 = _mm256_unpacklo_epi32(rows[2], rows[3]), high23 = _mm256_unpackhi_epi32(rows[2], rows[3]);
+    const __m256i fours[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
+                              _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
+    for (int j = 0; j < 4; j++) {
+        _mm_storeu_si128((__m128i *)(out + step * 2 * j), _mm256_castsi256_si128(fours[j]));
+        _mm_storeu_si128((__m128i *)(out + step * (2 * j + 1)), _mm256_extracti128_si256(fours[j], 1));
     }
-    sum *= -128;
-    memcpy(block + (int64_t)m * PGI_GROUP_COLUMNS + 4 * i, &scale, 4);
-    memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
+}
+
+/* Rows i .. i + n of a tile of m; n <= 4. Where there are fewer, what is stored of the others is overwritten: by the
+ * fours that follow, by scales and sums, and by the rows before, whose turn comes later. */
+static ALWAYS_INLINE void quantize_some(const int n, const float *x, int64_t x_stride, int m, int i, char *block) {
+    static const float zeros[PGI_GROUP_COLUMNS] = {0};
+    float scale[ROWS_AT_ONCE] = {0}, factor[ROWS_AT_ONCE] = {0};
+    __m128i total = _mm_setzero_si128();
+    int32_t words[ROWS_AT_ONCE];
+    const float *from[ROWS_AT_ONCE];
+    char *out = block + 4 * i;
+    UNROLL for (int r = 0; r < n; r++) {
+        const uint32_t largest = largest_bits(x + r * x_stride);
+        float max;
+        memcpy(&max, &largest, sizeof max);
+        if (largest >= 0x7F800000) /* an infinity or a NaN */
+            scale[r] = NAN;
+        else if (max >= 0x1p-100f)
+            factor[r] = 127 / max, scale[r] = max / 127;
+        from[r] = factor[r] == 0 ? zeros : x + r * x_stride;
+    }
+    for (int s = 0; s < PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS; s++) {
+        __m256i bytes[ROWS_AT_ONCE], sums[ROWS_AT_ONCE];
+        UNROLL for (int r = 0; r < ROWS_AT_ONCE; r++) {
+            bytes[r] = sums[r] = _mm256_setzero_si256();
+            if (r < n) bytes[r] = quantize_sub(from[r] + PGI_SUB_COLUMNS * s, _mm256_set1_ps(factor[r]), &sums[r]);
+        }
+        if (Q_TILES || m == 1) {
+            UNROLL for (int r = 0; r < n; r++)
+                _mm256_storeu_si256((__m256i *)(block + (int64_t)PGI_GROUP_COLUMNS * (i + r) + PGI_SUB_COLUMNS * s),
+                                    _mm256_permutevar8x32_epi32(bytes[r], _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+        } else {
+            store_fours(out + (int64_t)PGI_SUB_COLUMNS * s * m, (int64_t)4 * m, bytes);
+        }
+        const __m128i of_sub = sum_rows(sums);
+        total = _mm_add_epi32(total, of_sub);
+        _mm_storeu_si128((__m128i *)words, _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(of_sub, 3)));
+        memcpy(out + (int64_t)m * (PGI_GROUP_COLUMNS + 8 + 4 * s), words, 4 * (size_t)n);
+    }
+    memcpy(out + (int64_t)m * PGI_GROUP_COLUMNS, scale, 4 * (size_t)n);
+    _mm_storeu_si128((__m128i *)words, _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(total, 7)));
+    memcpy(out + (int64_t)m * (PGI_GROUP_COLUMNS + 4), words, 4 * (size_t)n);
+}
+
+/* 128 values of each row. */
+static void quantize_group(const float *x, int64_t x_stride, int rows, int m, char *block) {
+    int i = rows / ROWS_AT_ONCE * ROWS_AT_ONCE;
+    const float *at = x + i * x_stride;
+    switch (rows % ROWS_AT_ONCE) {
+        case 1: quantize_some(1, at, x_stride, m, i, block); break;
+        case 2: quantize_some(2, at, x_stride, m, i, block); break;
+        case 3: quantize_some(3, at, x_stride, m, i, block); break;
+        default: break;
+    }
+    while ((i -= ROWS_AT_ONCE) >= 0) quantize_some(ROWS_AT_ONCE, x + i * x_stride, x_stride, m, i, block);
 }
 
 /* sub * (n - 8) + 128 of each byte: sub times two nibbles n at once, as no product of the
@@ -105,4 +148,4 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     }
 }
 
-#include "kernels/simd/quantize_row.inc.h"
+#include "kernels/simd/quantize_rows.inc.h"
