@@ -15,7 +15,7 @@ enum { LANES = 4, GEMM_MR = 8 };
 #define GEMV_TURNS(m, k) 0
 #define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 2 ? 4 : 3)
 #define GEMV_W_MAX 8
-#define GEMV_AHEAD(m) 0
+#define GEMV_AHEAD(m, turns) 0
 #define GEMV_REGISTER "w" /* the constraint of a vector register */
 
 typedef float32x4_t vec;

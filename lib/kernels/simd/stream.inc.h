@@ -59,7 +59,7 @@ static void NAME(gemv_x)(int m, int64_t k, const float *x, int64_t x_stride, flo
 
 #ifndef GEMV_FETCH
 #define GEMV_FETCH
-/* Each row of W is fetched `ahead` bytes ahead (GEMV_AHEAD(m) 0: the CPU's own prefetch does it); behind column `last`,
+/* Each row of W is fetched `ahead` bytes ahead (GEMV_AHEAD 0: the CPU's own prefetch does it); behind column `last`,
  * from `next` bytes further on: the row that this stream reads next. */
 typedef struct gemv_fetch {
     int64_t last, ahead, next;
@@ -104,7 +104,7 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
         const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
-            if (GEMV_AHEAD(m) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+            if (GEMV_AHEAD(m, halves != 3) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
                 UNROLL for (int r = halves == 2; r < block; r += halves == 3 ? 1 : 2)
                     UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
             if (halves & 1) NAME(gemv_step)(0, m, block, at, p, w_bytes, e);
@@ -120,7 +120,8 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const i
                                            const char *w, int64_t w_bytes, const float *bias, float *y,
                                            int64_t y_stride) {
     const int64_t whole = k / GEMV_STEP * GEMV_STEP;
-    const int64_t steps = pgi_min64(whole, GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
+    const int64_t steps =
+        pgi_min64(whole, GEMV_AHEAD(m, turns) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
     const gemv_fetch fetch = {whole - steps, steps * DTYPE_BYTES, block * w_bytes - k * DTYPE_BYTES};
     vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();

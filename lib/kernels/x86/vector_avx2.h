@@ -15,7 +15,7 @@ enum { LANES = 8, GEMM_MR = 6 };
 #define GEMV_TURNS(m, k) ((m) > 1)
 #define GEMV_W(m, turns) ((m) == 1 ? 6 : (turns) ? ((m) == 2 ? 6 : (m) == 3 ? 4 : 3) : (m) == 2 ? 4 : (m) == 3 ? 3 : 2)
 #define GEMV_W_MAX 6
-#define GEMV_AHEAD(m) ((m) < 3 ? 1024 : 2048)
+#define GEMV_AHEAD(m, turns) ((m) == 1 ? 1024 : (m) == 2 ? 1536 : 3072)
 #define GEMV_REGISTER "x" /* the constraint of a vector register */
 
 typedef __m256 vec;

@@ -9,12 +9,12 @@
 enum { LANES = 16, GEMM_MR = 14 };
 
 /* A streamed product of m rows of x with k columns, as vector_avx2.h has it. Registers hold both vectors of sums for 4
- * rows of x and 3 of W. 4 longer rows of x outgrow a first-level cache of 48 KiB and are read again for each block of
- * W: then blocks are of 6 rows, in turns. */
-#define GEMV_TURNS(m, k) ((m) == 4 && (k) > 2560)
-#define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 3 ? 4 : (m) == 2 || (turns) ? 6 : 3)
+ * rows of x and 3 of W, or 3 and 4. Longer rows of x outgrow a first-level cache of 48 KiB and are read again for each
+ * block of W: then blocks are of 6 rows, or 8, in turns. */
+#define GEMV_TURNS(m, k) ((m) > 2 && (m) * (k) > 10240)
+#define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 2 ? 6 : (m) == 3 ? ((turns) ? 8 : 4) : (turns) ? 6 : 3)
 #define GEMV_W_MAX 8
-#define GEMV_AHEAD(m) ((m) == 1 ? 512 : (m) < 4 ? 1024 : 2048)
+#define GEMV_AHEAD(m, turns) ((m) == 1 ? 512 : (m) < 4 ? ((m) == 2 || (turns) ? 1024 : 1536) : (turns) ? 1536 : 2048)
 #define GEMV_REGISTER "v" /* the constraint of a vector register */
 
 typedef __m512 vec;
