@@ -105,7 +105,8 @@ typedef struct pgi_row_product {
     int64_t start_stride; /* from one row to the next */
     float *y;
     int64_t y_stride;
-    pgi_prefetch *next_w; /* what `product_int8` reads next, a step for each of `groups` at least; NULL: nothing */
+    pgi_prefetch *next_w; /* of `product_int8`: what is read next, a step for each of `groups`; NULL: nothing. Plain C
+                             prefetches nothing. */
 } pgi_row_product;
 
 /* What `product_tiles` multiplies: y [rows, n] = start + low + x w. */

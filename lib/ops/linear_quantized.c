@@ -25,9 +25,9 @@ enum {
     ROWS = 512,                                        /* of x at a time at the most, */
     TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
     SLICE_ROWS = 288,                                  /* of a task of many rows at the most: room of `sums`; */
-    SLICE_BYTES = 480 << 10,                           /* of a part of them at the most (int8, no tiles); */
+    SLICE_BYTES = 672 << 10,                           /* of a part of them at the most (int8, no tiles); */
     FEW_THREADS = 2,                                   /* more take half as many rows, so that there are enough tasks */
-    FETCH_ROWS = 96,                                   /* fewer do not take long enough to prefetch beside them */
+    FETCH_ROWS = 16,                                   /* fewer do not take long enough to prefetch beside them */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
@@ -248,6 +248,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
         return;
     }
     const int64_t parts = n_parts(kernels, in->groups), n_tiles = b->end_tile - b->first_tile;
+    const int64_t rows = tile_row(in, b->end_tile) - tile_row(in, b->first_tile);
     for (int64_t part = 0; part < parts; part++) {
         const int64_t group = in->groups * part / parts, groups = in->groups * (part + 1) / parts - group;
         float *out = part == parts - 1 ? b->y : b->sums;
@@ -264,7 +265,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
             const float *start = part ? b->sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? b->sums_stride : 0;
             pgi_prefetch next_w = {.rows = 0};
-            if (job->n_slices == 1 && in->rows >= FETCH_ROWS && groups > 0)
+            if (job->n_slices == 1 && rows >= FETCH_ROWS && groups > 0)
                 next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles * groups);
             for (int64_t t = b->first_tile; t < b->end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);

@@ -8,9 +8,11 @@ static void quantize_rows(const float *x, int64_t x_stride, int rows, int64_t k,
     for (; k >= PGI_GROUP_COLUMNS; k -= PGI_GROUP_COLUMNS, x += PGI_GROUP_COLUMNS, block += PGI_TILE_ROW_BYTES * m)
         quantize_group(x, x_stride, rows, m, block);
     if (k > 0) {
-        float last[PGI_TILE_ROWS][PGI_GROUP_COLUMNS] = {{0}};
-        for (int i = 0; i < rows; i++) memcpy(last[i], x + i * x_stride, (size_t)k * sizeof(float));
-        quantize_group(last[0], PGI_GROUP_COLUMNS, rows, m, block);
+        float last[PGI_TILE_ROWS * PGI_GROUP_COLUMNS];
+        memset(last, 0, (size_t)rows * PGI_GROUP_COLUMNS * sizeof(float));
+        for (int i = 0; i < rows; i++)
+            memcpy(last + i * PGI_GROUP_COLUMNS, x + i * x_stride, (size_t)k * sizeof(float));
+        quantize_group(last, PGI_GROUP_COLUMNS, rows, m, block);
     }
 }
 

@@ -127,11 +127,11 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
 }
 #endif
 
-/* Prefetches a share of what `product_int8` reads next, and of the rows of y that it writes: in each group a few lines,
- * for as many as are under way at once hold all others up. */
+/* Prefetches a share of what is read next, beside the first outputs, and of the rows of y that a tile writes: in each
+ * group a few lines, for as many as are under way at once hold all others up. */
 static ALWAYS_INLINE void fetch_share(const int m, int64_t g, const float *y, int64_t n, const pgi_row_product *p) {
     const int64_t each = pgi_ceil_div64(m, p->groups), end = pgi_min64(m, each * (g + 1));
-    if (p->next_w) pgi_prefetch_step(p->next_w);
+    if (p->next_w && y == p->y) pgi_prefetch_step(p->next_w);
     for (int64_t i = each * g; i < end; i++) {
         __builtin_prefetch(y + i * p->y_stride, 1);
         __builtin_prefetch(y + i * p->y_stride + n - 1, 1);
@@ -183,7 +183,7 @@ static ALWAYS_INLINE void kept_tile(const int m, const int panels, int64_t r, co
     const char *x = p->x, *w = (const char *)p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
     const float *from = p->start ? p->start + r : zeros;
     int64_t from_stride = p->start ? p->start_stride : 0, to_stride = p->y_stride;
-    float *y = p->y + r, *to = y, edge[PGI_TILE_ROWS * Q_WIDEST * Q_LANES];
+    float *y = p->y + r, *to = y, edge[Q_TILE_ROWS * Q_TILE_PANELS * PGI_PANEL_ROWS];
     qfloat c[PGI_TILE_ROWS][Q_WIDEST];
     if (n < width) {
         memset(edge, 0, (size_t)(m * width) * sizeof(float));

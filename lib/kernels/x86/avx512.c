@@ -6,7 +6,6 @@
 #include "kernels/simd/products.inc.h"
 #include "kernels/simd/rows.inc.h"
 
-#define Q_HAS_TALL_TILES 0
 #include "kernels/x86/quantized_ymm.h"
 #include "kernels/simd/quantized.inc.h"
 #include "kernels/x86/quantized_rows.inc.h"

@@ -58,8 +58,9 @@ static inline void store_fours(char *out, int64_t step, const __m256i rows[ROWS_
     }
 }
 
-/* Rows i .. i + n of a tile of m; n <= 4. Where there are fewer, what is stored of the others is overwritten: by the
- * fours that follow, by scales and sums, and by the rows before, whose turn comes later. */
+/* Rows i .. i + n of a tile of m; n <= 4. Where there are fewer, they are the last ones of the tile (but for Q_TILES),
+ * and what is stored of the others is overwritten: by the fours that follow, by the scales, and by the rows before,
+ * whose turn comes later. */
 static ALWAYS_INLINE void quantize_some(const int n, const float *x, int64_t x_stride, int m, int i, char *block) {
     static const float zeros[PGI_GROUP_COLUMNS] = {0};
     float scale[ROWS_AT_ONCE] = {0}, factor[ROWS_AT_ONCE] = {0};
@@ -103,11 +104,10 @@ static ALWAYS_INLINE void quantize_some(const int n, const float *x, int64_t x_s
 /* 128 values of each row. */
 static void quantize_group(const float *x, int64_t x_stride, int rows, int m, char *block) {
     int i = rows / ROWS_AT_ONCE * ROWS_AT_ONCE;
-    const float *at = x + i * x_stride;
     switch (rows % ROWS_AT_ONCE) {
-        case 1: quantize_some(1, at, x_stride, m, i, block); break;
-        case 2: quantize_some(2, at, x_stride, m, i, block); break;
-        case 3: quantize_some(3, at, x_stride, m, i, block); break;
+        case 1: quantize_some(1, x + i * x_stride, x_stride, m, i, block); break;
+        case 2: quantize_some(2, x + i * x_stride, x_stride, m, i, block); break;
+        case 3: quantize_some(3, x + i * x_stride, x_stride, m, i, block); break;
         default: break;
     }
     while ((i -= ROWS_AT_ONCE) >= 0) quantize_some(ROWS_AT_ONCE, x + i * x_stride, x_stride, m, i, block);

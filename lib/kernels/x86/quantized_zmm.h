@@ -39,7 +39,8 @@ static inline void q_store_f32(float *p, qfloat x) { _mm512_storeu_ps(p, x); }
 static inline qfloat q_load_bf16(const void *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
 }
-/* (Written as the instruction, which compilers do not move: all sums of a group one after the other are 2% faster.) */
+/* (Written as the instruction, which compilers do not move: all sums of a streamed group one after the other are 2%
+ * faster.) */
 static inline qfloat q_to_f32(qint sum) {
     qfloat x;
     __asm__("vcvtdq2ps %1, %0" : "=v"(x) : "v"(sum));
