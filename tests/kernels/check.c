@@ -276,6 +276,26 @@ static int check_tiles_in_c(uint64_t seed, const char *only) {
     return failed;
 }
 
+/* What AMX runs and AVX2 is enough for. */
+static int check_tile_rows(uint64_t seed, const char *only) {
+    int failed = 0;
+#ifdef CHECK_TILE_ROWS
+    pgi_kernels table;
+    if (!(pgi_cpu_features() & PG_CPU_AVX2) || pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 0;
+    tile_rows_avx2(&table);
+    for (int i = 0; i < n_kernel_checks; i++) {
+        if (strcmp(kernel_checks[i].name, "quantize_rows") || (only && strcmp(only, "quantize_rows"))) continue;
+        check c = {.kernels = &table};
+        run_check(&c, &kernel_checks[i], seed);
+        failed += c.failures > 0;
+        printf("AMX's quantize_rows on AVX2: %s\n", c.failures ? "FAILED" : "ok");
+    }
+#else
+    (void)seed, (void)only;
+#endif
+    return failed;
+}
+
 /* Every damage to every kernel must be found. */
 static int selftest_level(const struct level *level, uint64_t seed, const char *only) {
     int missed = 0, tried = 0;
@@ -353,7 +373,7 @@ int main(int argc, char **argv) {
                            : check_level(&levels[runs[i]], seed, only, operations, verbose);
     }
     if (!selftest && !emulated && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {
-        failed += check_tiles_in_c(seed, only);
+        failed += check_tiles_in_c(seed, only) + check_tile_rows(seed, only);
         if (!(pgi_cpu_features() & PG_CPU_AMX_INT8)) printf("AMX: this CPU has none, so its own tiles did not run\n");
     }
     printf("%s\n", failed ? "FAILED" : "passed");

@@ -73,6 +73,8 @@ extern const int n_kernel_checks;
 
 /* Puts product_tiles, gemm_bf16 and gemm_bf16_panels on tiles in plain C into a table (tiles_in_c.c). */
 void tiles_in_c(pgi_kernels *kernels);
+/* Puts quantize_rows as AMX has it into a table; needs AVX2 (tile_rows_avx2.c; where the compiler has that). */
+void tile_rows_avx2(pgi_kernels *kernels);
 
 /* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:
  * none.

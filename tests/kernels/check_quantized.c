@@ -118,6 +118,17 @@ static void random_row(check *c, float *x, int64_t n) {
 
 /* ---- the kernels ---- */
 
+enum { UNTOUCHED = 0x5A };
+
+/* Whether row i of a block in the layout of tiles is as memset() left it. */
+static int row_untouched(const unsigned char *block, int m, int i) {
+    int wrong = 0;
+    for (int j = 0; j < 128; j++) wrong += block[128 * i + j] != UNTOUCHED;
+    for (int s = 0; s < 6; s++) /* scale and sums */
+        for (int j = 0; j < 4; j++) wrong += block[128 * m + 4 * (s * m + i) + j] != UNTOUCHED;
+    return !wrong;
+}
+
 void check_quantize_rows(check *c) {
     const int by_rows = c->kernels->quantized_tiles;
     static const int64_t lengths[] = {1, 31, 72, 127, 128, 129, 588, 1152, 4304};
@@ -127,12 +138,15 @@ void check_quantize_rows(check *c) {
             size_t bytes = (size_t)(groups * m * PGI_TILE_ROW_BYTES);
             float *x = guarded_floats(c, (m - 1) * stride + k);
             unsigned char *tile = guarded(c, bytes, 64);
-            memset(tile, 0x5A, bytes);
+            const int rows = by_rows ? 1 + (int)random_below(c, m) : m;
+            memset(tile, UNTOUCHED, bytes);
             for (int i = 0; i < m; i++) random_row(c, x + i * stride, k);
-            c->kernels->quantize_rows(x, stride, m, k, m, tile);
+            c->kernels->quantize_rows(x, stride, rows, k, m, tile);
             for (int64_t g = 0; g < groups; g++) {
-                for (int i = 0; i < m; i++) {
-                    const unsigned char *block = tile + g * m * PGI_TILE_ROW_BYTES;
+                const unsigned char *block = tile + g * m * PGI_TILE_ROW_BYTES;
+                for (int i = rows; i < m; i++)
+                    if (!row_untouched(block, m, i)) fail(c, "k %d, m %d: row %d of %d written", (int)k, m, i, rows);
+                for (int i = 0; i < rows; i++) {
                     int8_t q[128];
                     float scale;
                     int sum = 0, wrong = 0;
@@ -161,38 +175,44 @@ typedef void (*product_fn)(const pgi_row_product *product);
 static void check_product(check *c, product_fn product, int32_t dtype, int m, int64_t n, int64_t groups) {
     const int accumulate = (int)random_below(c, 2), with_bias = (int)random_below(c, 2);
     const int64_t k = groups * 128, stride = n + random_below(c, 5), panels = (n + 15) / 16;
-    const int64_t panel_bytes = groups * pgi_quantized_block(dtype);
+    const int64_t panel_bytes = groups * pgi_quantized_block(dtype), before_stride = n + random_below(c, 5);
     unsigned char *blocks = guarded(c, (size_t)(panels * panel_bytes), 0);
     float *x = guarded_floats(c, m * k), *bias = guarded_floats(c, n), *y = guarded_output(c, stride * (m - 1) + n);
-    float *before = guarded_floats(c, stride * (m - 1) + n);
+    float *before = guarded_floats(c, before_stride * (m - 1) + n);
     void *tile = guarded(c, (size_t)(groups * m * PGI_TILE_ROW_BYTES), 0);
     pgi_matrix w = {blocks, dtype, n, k, NULL};
     random_blocks(c, blocks, dtype, panels * groups);
     random_fill(c, bias, n);
     for (int i = 0; i < m; i++) {
         if (accumulate) random_fill(c, y + i * stride, n);
+        memcpy(before + i * before_stride, y + i * stride, (size_t)n * sizeof(float));
         random_row(c, x + i * k, k);
     }
     c->kernels->quantize_rows(x, k, m, k, m, tile);
-    memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
+    const int in_place = (int)random_below(c, 2);
+    const float *start = !accumulate ? (with_bias ? bias : NULL) : in_place ? y : before;
     pgi_prefetch next = pgi_prefetch_start((char *)blocks, panel_bytes, panels, panel_bytes, groups);
+    pgi_kernels plain;
+    pgi_kernels_ref(&plain);
+    const int fetches = random_below(c, 2) && product == c->kernels->product_int8 && product != plain.product_int8;
     product(&(pgi_row_product){.m = m,
                                .n = n,
                                .groups = groups,
                                .x = tile,
                                .w = blocks,
                                .panel_bytes = panel_bytes,
-                               .start = accumulate  ? y
-                                        : with_bias ? bias
-                                                    : NULL,
-                               .start_stride = accumulate ? stride : 0,
+                               .start = start,
+                               .start_stride = start == y        ? stride
+                                               : start == before ? before_stride
+                                                                 : 0,
                                .y = y,
                                .y_stride = stride,
-                               .next_w = random_below(c, 2) ? &next : NULL});
+                               .next_w = fetches ? &next : NULL});
+    if (fetches && next.rows) fail(c, "%d x %d, %d groups: not all was prefetched", m, (int)n, (int)groups);
     for (int i = 0; i < m; i++) {
         for (int64_t r = 0; r < n; r++) {
             float want = product_oracle(x + i * k, &w, r,
-                                        accumulate  ? before[i * stride + r]
+                                        accumulate  ? before[i * before_stride + r]
                                         : with_bias ? bias[r]
                                                     : 0);
             if (!same(y[i * stride + r], want))
