@@ -257,41 +257,35 @@ static int check_level(const struct level *level, uint64_t seed, const char *onl
     return failed;
 }
 
-/* What AMX runs, on tiles in plain C: on any CPU. */
-static int check_tiles_in_c(uint64_t seed, const char *only) {
-    pgi_kernels table;
+/* The kernels of `names` (ends with NULL) as a table has them, which is no level's. */
+static int check_table(const pgi_kernels *table, const char *const *names, const char *where, uint64_t seed,
+                       const char *only) {
     int failed = 0;
-    if (pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 1;
-    tiles_in_c(&table);
-    for (int i = 0; i < n_kernel_checks; i++) {
-        const char *name = kernel_checks[i].name;
-        if ((strcmp(name, "product_tiles") && strcmp(name, "gemm_bf16") && strcmp(name, "gemm_bf16_panels")) ||
-            (only && strcmp(only, name)))
-            continue;
-        check c = {.kernels = &table};
-        run_check(&c, &kernel_checks[i], seed);
-        failed += c.failures > 0;
-        printf("AMX's %s on tiles in plain C: %s\n", name, c.failures ? "FAILED" : "ok");
+    for (; *names; names++) {
+        for (int i = 0; i < n_kernel_checks; i++) {
+            const char *name = kernel_checks[i].name;
+            if (strcmp(name, *names) || (only && strcmp(only, name))) continue;
+            check c = {.kernels = table};
+            run_check(&c, &kernel_checks[i], seed);
+            failed += c.failures > 0;
+            printf("AMX's %s on %s: %s\n", name, where, c.failures ? "FAILED" : "ok");
+        }
     }
     return failed;
 }
 
-/* What AMX runs and AVX2 is enough for. */
-static int check_tile_rows(uint64_t seed, const char *only) {
-    int failed = 0;
-#ifdef CHECK_TILE_ROWS
+/* What AMX runs: on tiles in plain C, which any CPU has, and what AVX2 is enough for. */
+static int check_amx_elsewhere(uint64_t seed, const char *only) {
+    static const char *const on_tiles[] = {"product_tiles", "gemm_bf16", "gemm_bf16_panels", NULL};
     pgi_kernels table;
-    if (!(pgi_cpu_features() & PG_CPU_AVX2) || pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 0;
+    if (pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 1;
+    tiles_in_c(&table);
+    int failed = check_table(&table, on_tiles, "tiles in plain C", seed, only);
+#ifdef CHECK_TILE_ROWS
+    static const char *const on_avx2[] = {"quantize_rows", NULL};
+    if (!(pgi_cpu_features() & PG_CPU_AVX2)) return failed;
     tile_rows_avx2(&table);
-    for (int i = 0; i < n_kernel_checks; i++) {
-        if (strcmp(kernel_checks[i].name, "quantize_rows") || (only && strcmp(only, "quantize_rows"))) continue;
-        check c = {.kernels = &table};
-        run_check(&c, &kernel_checks[i], seed);
-        failed += c.failures > 0;
-        printf("AMX's quantize_rows on AVX2: %s\n", c.failures ? "FAILED" : "ok");
-    }
-#else
-    (void)seed, (void)only;
+    failed += check_table(&table, on_avx2, "AVX2", seed, only);
 #endif
     return failed;
 }
@@ -373,7 +367,7 @@ int main(int argc, char **argv) {
                            : check_level(&levels[runs[i]], seed, only, operations, verbose);
     }
     if (!selftest && !emulated && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {
-        failed += check_tiles_in_c(seed, only) + check_tile_rows(seed, only);
+        failed += check_amx_elsewhere(seed, only);
         if (!(pgi_cpu_features() & PG_CPU_AMX_INT8)) printf("AMX: this CPU has none, so its own tiles did not run\n");
     }
     printf("%s\n", failed ? "FAILED" : "passed");
