@@ -30,12 +30,11 @@ enum {
     FETCH_ROWS = 16,                                   /* fewer do not take long enough to prefetch beside them */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
-    TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
-    LONG_CHUNKS = 32,          /* so many let a thread have two, and read ahead for the second */
-    STREAM_BYTES = 256 * 1024, /* weights of a streamed task, */
-    STREAM_PANELS = 4,         /* a multiple of so many panels */
-    ACTIVATED_ROWS = 32,       /* of an intermediate, at once */
-    SUMMED_ROWS = 16           /* of the partial sums of a low-rank part: rows of a task */
+    TASKS_PER_THREAD = 16,                             /* where narrower blocks give so many */
+    STREAM_BYTES = 256 * 1024,                         /* weights of a streamed task, */
+    STREAM_PANELS = 4,                                 /* a multiple of so many panels */
+    ACTIVATED_ROWS = 32,                               /* of an intermediate, at once */
+    SUMMED_ROWS = 16                                   /* of the partial sums of a low-rank part: rows of a task */
 };
 
 /* Quantized rows: tile after tile. fixed: all of 16 rows, the last filled up with zeros; else of nearly equal heights.
@@ -54,7 +53,6 @@ typedef struct thread_scratch {
 
 typedef struct quantized_job {
     const pgi_kernels *kernels;
-    int n_threads;
     const float *x; /* [in.rows, columns] */
     int64_t x_stride, columns;
     tiles in;
@@ -248,7 +246,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
         return;
     }
     const int64_t parts = n_parts(kernels, in->groups), n_tiles = b->end_tile - b->first_tile;
-    const int64_t rows = tile_row(in, b->end_tile) - tile_row(in, b->first_tile);
+    const int64_t first_row = tile_row(in, b->first_tile), rows = tile_row(in, b->end_tile) - first_row;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t group = in->groups * part / parts, groups = in->groups * (part + 1) / parts - group;
         float *out = part == parts - 1 ? b->y : b->sums;
@@ -267,19 +265,21 @@ static void multiply(const quantized_job *job, const product_block *b) {
             pgi_prefetch next_w = {.rows = 0};
             if (job->n_slices == 1 && rows >= FETCH_ROWS && groups > 0)
                 next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles * groups);
-            for (int64_t t = b->first_tile; t < b->end_tile; t++) {
-                const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);
-                kernels->product_int8(&(pgi_row_product){.m = tile_height(in, t),
-                                                         .n = width,
-                                                         .groups = groups,
-                                                         .x = tile_at(in, t, group),
-                                                         .w = panels,
-                                                         .panel_bytes = stride,
-                                                         .start = start ? start + row * start_stride : NULL,
-                                                         .start_stride = start_stride,
-                                                         .y = out + row * out_stride + c,
-                                                         .y_stride = out_stride,
-                                                         .next_w = &next_w});
+            for (int64_t t = b->first_tile, row = first_row, next_row; t < b->end_tile; t++, row = next_row) {
+                const int64_t y_row = row - first_row;
+                next_row = tile_row(in, t + 1);
+                kernels->product_int8(&(pgi_row_product){
+                    .m = (int)(next_row - row),
+                    .n = width,
+                    .groups = groups,
+                    .x = in->data + (row * in->groups + (next_row - row) * group) * PGI_TILE_ROW_BYTES,
+                    .w = panels,
+                    .panel_bytes = stride,
+                    .start = start ? start + y_row * start_stride : NULL,
+                    .start_stride = start_stride,
+                    .y = out + y_row * out_stride + c,
+                    .y_stride = out_stride,
+                    .next_w = &next_w});
             }
         }
     }
@@ -313,11 +313,6 @@ static const char *panel_at(const pgi_linear *linear, int64_t panel) {
            panel * pgi_quantized_groups(linear->weight.columns) * pgi_quantized_block(linear->weight.dtype);
 }
 
-/* The item that a thread probably has after the chunk begin .. end: the others take as many meanwhile. */
-static int64_t item_after(const quantized_job *job, int64_t begin, int64_t end) {
-    return begin + job->n_threads * (end - begin);
-}
-
 /* Item: a block of the outputs, those of all layers counted on, and in it a slice of the rows. */
 static void multiply_blocks(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
@@ -338,7 +333,7 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         float *y = output->y + (job->first_row + row) * output->y_stride + column;
         const pgi_low_rank_rows *added = &job->added[output - job->outputs];
         pgi_low_rank_fetch(job->kernels, added, column, n);
-        const int64_t next_panel = (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels;
+        const int64_t next_panel = (item + 1 - before) / job->n_slices * job->block_panels;
         multiply(job, &(product_block){.linear = output->linear,
                                        .added = added,
                                        .panel = panel,
@@ -392,8 +387,7 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
         const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
         const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
-        const int64_t next_item = item + 1 < end ? item + 1 : item_after(job, begin, end);
-        const char *next = panel_at(mlp->up, next_item / job->n_slices * BLOCK_PANELS);
+        const char *next = panel_at(mlp->up, (item + 1) / job->n_slices * BLOCK_PANELS);
         float *up = mine->sums[0], *intermediate = up;
         const int64_t row = tile_row(&job->in, first_tile), column = group * PGI_GROUP_COLUMNS;
         for (int i = 0; i < job->n_begun; i++) pgi_low_rank_fetch(job->kernels, &job->begun[i], column, n);
@@ -508,7 +502,6 @@ static int streams(const pgi_run *run, int64_t rows, const pgi_linear *linear) {
 static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float *x, int64_t x_stride, int64_t row,
                             int64_t rows, int streamed, void *scratch) {
     return (quantized_job){.kernels = run->kernels,
-                           .n_threads = run->n_threads,
                            .x = x + row * x_stride,
                            .x_stride = x_stride,
                            .columns = w->columns,
@@ -574,13 +567,11 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
         place_low_rank(run, &job, intermediate, scratch);
-        job.n_threads = pool->n_threads;
         job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
         const int64_t n_items = job.intermediate.groups * job.n_slices;
-        PGI_TRY(pgi_parallel_for(pool, n_items, n_items / pool->n_threads >= LONG_CHUNKS ? 2 : 1, multiply_intermediate,
-                                 &job));
+        PGI_TRY(pgi_parallel_for(pool, n_items, 1, multiply_intermediate, &job));
         if (job.added_down.few && job.added_down.of) PGI_TRY(pgi_parallel_for(pool, n, SUMMED_ROWS, sum_partial, &job));
         job.in = job.intermediate;
         if (!job.added_down.few && job.added_down.of)

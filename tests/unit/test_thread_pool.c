@@ -87,6 +87,41 @@ static void everything_is_covered_once(void **state) {
     }
 }
 
+static void more_threads_than_shares(void **state) {
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 150);
+    static coverage c;
+    (void)state;
+    for (int64_t n = 1; n <= 1000; n += 111) assert_true(covers(&run, &c, n, 1, cover));
+    assert_true(covers(&run, &c, 300, 2, cover_slowly));
+    pgi_run_free(&run);
+}
+
+/* The first chunk of each thread. */
+static void note_first(void *context, int64_t begin, int64_t end, int thread) {
+    int64_t *first = context;
+    (void)end;
+    if (first[thread] < 0) first[thread] = begin;
+    sleep_ms(1);
+}
+
+static void threads_begin_with_their_shares(void **state) {
+    enum { THREADS = 3, N = 60 };
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, THREADS);
+    int came[THREADS] = {0};
+    (void)state;
+    for (int i = 0; i < 100 && !(came[1] && came[2]); i++) {
+        int64_t first[THREADS] = {-1, -1, -1};
+        assert_int_equal(pgi_parallel_for(&run, N, 1, note_first, first), PG_OK);
+        assert_int_equal(first[0], 0);
+        for (int t = 1; t < THREADS; t++)
+            came[t] |= first[t] == N / THREADS * t; /* not, if the others took its share */
+    }
+    assert_true(came[1] && came[2]);
+    pgi_run_free(&run);
+}
+
 static void one_thread_starts_none(void **state) {
     static pgi_thread_pool pool;
     pgi_run run = run_on(&pool, 1);
@@ -408,6 +443,8 @@ static void callers_at_once_have_pools_of_their_own(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_covered_once),
+        cmocka_unit_test(more_threads_than_shares),
+        cmocka_unit_test(threads_begin_with_their_shares),
         cmocka_unit_test(one_thread_starts_none),
         cmocka_unit_test(a_background_thread_is_its_parents),
         cmocka_unit_test(jobs_follow_each_other),
