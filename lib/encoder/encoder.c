@@ -55,6 +55,14 @@ void pgi_encoder_cut_patches(const pgi_vision_config *config, const float *pixel
                     memcpy(patches, pixels + (c * size + gy * patch + y) * size + gx * patch, patch * sizeof(float));
 }
 
+/* x += added, which is what a layer reads, and the layer's first norm of it to w->normed. */
+static pg_status enter_layer(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
+                             float *x, const float *added, const pgi_encoder_workspace *w) {
+    return pgi_add_layer_norm(run, x, added, config->n_patches, config->hidden_size, layer->norm1_weight,
+                              layer->norm1_bias, config->layer_norm_eps, w->normed);
+}
+
+/* The rest of the layer, but that w->residual is not yet added to x. */
 static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
                                float *x, const pgi_encoder_workspace *w) {
     int64_t n = config->n_patches, h = config->hidden_size;
@@ -63,15 +71,12 @@ static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *conf
     const pgi_attention_rows rows = {w->q, w->k, w->v, w->attention_out, h, h, h, h, 0, 0};
     const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};
 
-    PGI_TRY(pgi_layer_norm(run, x, n, h, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));
     PGI_TRY(pgi_linear_group(run, w->normed, h, n, qkv, 3, w->linear));
     PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
     PGI_TRY(pgi_linear_forward(run, w->attention_out, h, n, &layer->out, w->residual, h, w->linear));
-    PGI_TRY(pgi_add(run, x, w->residual, n * h));
-
-    PGI_TRY(pgi_layer_norm(run, x, n, h, layer->norm2_weight, layer->norm2_bias, config->layer_norm_eps, w->normed));
-    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n, w->residual, w->intermediate, w->linear));
-    return pgi_add(run, x, w->residual, n * h);
+    PGI_TRY(pgi_add_layer_norm(run, x, w->residual, n, h, layer->norm2_weight, layer->norm2_bias,
+                               config->layer_norm_eps, w->normed));
+    return pgi_mlp_forward(run, &mlp, w->normed, n, w->residual, w->intermediate, w->linear);
 }
 
 pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_weights *weights,
@@ -81,12 +86,16 @@ pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *confi
     pgi_encoder_cut_patches(config, pixels, w->patches);
     PGI_TRY(pgi_linear_forward(run, w->patches, weights->patch.weight.columns, n, &weights->patch, out, h, w->linear));
     for (int64_t i = 0; i < n; i++) pgi_matrix_row(run->kernels, &weights->position, i, 1.0f, w->position + i * h);
-    PGI_TRY(pgi_add(run, out, w->position, n * h));
+    PGI_TRY(enter_layer(run, config, &weights->layers[0], out, w->position, w));
     pgi_run_trace(run, "patches", -1, out, n, h);
 
     for (int32_t i = 0; i < config->n_layers; i++) {
         PGI_TRY(pgi_run_progress(run, PG_PHASE_VISION, image * config->n_layers + i, n_images * config->n_layers));
         PGI_TRY(layer_forward(run, config, &weights->layers[i], out, w));
+        if (i + 1 < config->n_layers)
+            PGI_TRY(enter_layer(run, config, &weights->layers[i + 1], out, w->residual, w));
+        else
+            PGI_TRY(pgi_add(run, out, w->residual, n * h));
         pgi_run_trace(run, "encoder_layer", i, out, n, h);
     }
     PGI_TRY(pgi_layer_norm(run, out, n, h, weights->norm_weight, weights->norm_bias, config->layer_norm_eps, out));

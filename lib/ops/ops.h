@@ -91,6 +91,10 @@ pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t
 pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
                          const float *bias, float eps, float *y);
 
+/* x += added, and pgi_layer_norm() of that, while a row is in the first-level cache. added: [rows, columns] dense. */
+pg_status pgi_add_layer_norm(const pgi_run *run, float *x, const float *added, int64_t rows, int64_t columns,
+                             const float *weight, const float *bias, float eps, float *y);
+
 /* down(act(gate x) * up x), or down(act(up x)) where there is no gate. */
 typedef struct pgi_mlp {
     int32_t activation;
