@@ -17,8 +17,7 @@ enum { MOST_SHARES = 64, LINE_BYTES = 64 };
 
 /* How many chunks of a share are taken. Alone in a line of the cache, for mostly its own thread counts here. */
 typedef struct share {
-    atomic_llong taken;
-    char line[LINE_BYTES - sizeof(atomic_llong)];
+    _Alignas(LINE_BYTES) atomic_llong taken;
 } share;
 
 typedef struct chunks {

@@ -10,10 +10,10 @@ typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int threa
 
 /*
  * Calls `task` for all of 0..n in chunks of `grain` items (the last may be shorter), on up to run->n_threads threads of
- * run->pool. Thread t begins with the t-th share of the chunks, in their order, and then helps the others: of loops
- * over the same rows or heads, one after the other, a thread finds in its own cache most of what it left there. Still
- * any thread may get any chunk: a result may depend on the chunk but never on the thread, which makes results bit-equal
- * for every n_threads.
+ * run->pool. Each thread begins with a share of the chunks, one after the other and the same in each call (beyond 64
+ * threads some have one together), and then helps with the others'. So of loops over the same rows or heads a thread
+ * finds in its own cache most of what it left there. Still any thread may get any chunk: a result may depend on the
+ * chunk but never on the thread, which makes results bit-equal for every n_threads.
  *
  * With one thread, one chunk or no pool the calling thread does everything. The cancel flag is checked between chunks:
  * PG_ERROR_CANCELLED, and some chunks are not done. A task must not call this with the same run.

@@ -9,7 +9,8 @@
 #include "checkpoint/weights.h"
 #include "ops/ops.h"
 
-/* Memory of a pass: N patches of P x P pixels, hidden_size h. What one union names is not alive at once. */
+/* Memory of a pass: N patches of P x P pixels, hidden_size h. What one union names is not alive at once; row by row
+ * the first norm takes the place of the position embedding. */
 typedef struct pgi_encoder_workspace {
     union {
         float *position;      /* [N, h]: the position embedding */

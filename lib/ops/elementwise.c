@@ -48,7 +48,7 @@ pg_status pgi_gate(const pgi_run *run, int32_t activation, float *gate, const fl
 
 pg_status pgi_add(const pgi_run *run, float *x, const float *y, int64_t n) {
     value_task task = {.x = x, .y = y, .gate = run->kernels->add};
-    return pgi_parallel_for(run, n, CHUNK, gate_values, &task);
+    return pgi_parallel_for(run, n, 4 * CHUNK, gate_values, &task);
 }
 
 pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap) {

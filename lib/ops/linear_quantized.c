@@ -6,8 +6,9 @@
  * Few rows (decode), as many as the kernels have: the blocks of weights are streamed once.
  * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
  * cache. It goes over the summed dimension in parts, so that the weights of a few panels stay there too; sums wait in
- * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks. Where the kernels
- * work on tiles, or no other slice brings them to a shared cache, the weights that come next are prefetched meanwhile.
+ * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks. The weights that
+ * come next are prefetched meanwhile; without AMX only beside the first slice, for a thread mostly does all slices of a
+ * block one after the other.
  * MLP: a task owns a group of the intermediate, 128 values wide, and quantizes it for the next layer. So the
  * intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so a row depends neither on the threads nor on the
@@ -30,7 +31,7 @@ enum {
     FETCH_ROWS = 16,                                   /* fewer do not take long enough to prefetch beside them */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
-    TASKS_PER_THREAD = 16,                             /* where narrower blocks give so many */
+    TASKS_PER_THREAD = 16,                             /* where narrower blocks give so many; half on AMX tiles */
     STREAM_BYTES = 256 * 1024,                         /* weights of a streamed task, */
     STREAM_PANELS = 4,                                 /* a multiple of so many panels */
     ACTIVATED_ROWS = 32,                               /* of an intermediate, at once */
@@ -263,7 +264,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
             const float *start = part ? b->sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? b->sums_stride : 0;
             pgi_prefetch next_w = {.rows = 0};
-            if (job->n_slices == 1 && rows >= FETCH_ROWS && groups > 0)
+            if (b->first_tile == 0 && rows >= FETCH_ROWS && groups > 0)
                 next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles * groups);
             for (int64_t t = b->first_tile, row = first_row, next_row; t < b->end_tile; t++, row = next_row) {
                 const int64_t y_row = row - first_row;
@@ -465,7 +466,7 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
         const int64_t panel_bytes = job->in.groups * pgi_quantized_block(outputs[0].linear->weight.dtype);
         job->block_panels = STREAM_BYTES / (panel_bytes + 1) / STREAM_PANELS * STREAM_PANELS + STREAM_PANELS;
     } else {
-        const int64_t least = (int64_t)TASKS_PER_THREAD * run->n_threads;
+        const int64_t least = (int64_t)TASKS_PER_THREAD / (job->in.fixed ? 2 : 1) * run->n_threads;
         job->block_panels = job->in.fixed ? 2 * BLOCK_PANELS : BLOCK_PANELS;
         while (job->block_panels > run->kernels->quantized_panels && panels * job->n_slices / job->block_panels < least)
             job->block_panels /= 2;

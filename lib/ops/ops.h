@@ -91,7 +91,8 @@ pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t
 pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
                          const float *bias, float eps, float *y);
 
-/* x += added, and pgi_layer_norm() of that, while a row is in the first-level cache. added: [rows, columns] dense. */
+/* x += added, and pgi_layer_norm() of that, while a row is in the first-level cache. added: [rows, columns] dense; y
+ * may be x or added. */
 pg_status pgi_add_layer_norm(const pgi_run *run, float *x, const float *added, int64_t rows, int64_t columns,
                              const float *weight, const float *bias, float eps, float *y);
 

@@ -383,19 +383,25 @@ static void check_rows(check *c) {
     float *x = guarded_floats(c, N), *weight = guarded_floats(c, COLUMNS), *bias = guarded_floats(c, COLUMNS);
     float *want = guarded_output(c, N), *got = guarded_output(c, N), *cosine = guarded_floats(c, ROWS * (DIM / 2)),
           *sine = guarded_floats(c, ROWS * (DIM / 2));
+    float *added = guarded_floats(c, N), *want_sum = guarded_output(c, N), *sum = guarded_output(c, N);
     random_fill(c, x, N);
+    random_fill(c, added, N);
     random_fill(c, weight, COLUMNS);
     random_fill(c, bias, COLUMNS);
     random_fill(c, cosine, ROWS * (DIM / 2));
     random_fill(c, sine, ROWS * (DIM / 2));
     enum { BYTES = N * sizeof(float) };
-    static const char *const names[] = {
-        "rms_norm", "layer_norm", "rope",           "soft_cap",      "add",       "gelu_tanh", "gelu_erf",
-        "silu",     "relu",       "gate gelu_tanh", "gate gelu_erf", "gate silu", "gate relu", "rms_norm in place"};
+    static const char *const names[] = {"rms_norm",  "layer_norm",        "rope",           "soft_cap",
+                                        "add",       "gelu_tanh",         "gelu_erf",       "silu",
+                                        "relu",      "gate gelu_tanh",    "gate gelu_erf",  "gate silu",
+                                        "gate relu", "rms_norm in place", "add_layer_norm", "add_layer_norm in place"};
     for (int op = 0; op < (int)(sizeof names / sizeof *names); op++) {
         memcpy(want, x, BYTES);
+        memcpy(want_sum, x, BYTES);
+        if (op >= 14) k->add(want_sum, added, N);
         for (int r = 0; r < ROWS; r++) {
             float *row = want + r * COLUMNS;
+            if (op >= 14) k->layer_norm(want_sum + r * COLUMNS, COLUMNS, weight, bias, 1e-6f, row);
             if (op == 0 || op == 13) k->rms_norm(x + r * COLUMNS, COLUMNS, weight, 1e-6f, row);
             if (op == 1) k->layer_norm(x + r * COLUMNS, COLUMNS, weight, bias, 1e-6f, row);
             for (int h = 0; h < HEADS && op == 2; h++)
@@ -411,7 +417,8 @@ static void check_rows(check *c) {
         for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
             pgi_run run = run_on(c->kernels, n_threads);
             pg_status status = PG_OK;
-            memcpy(got, x, BYTES);
+            memcpy(got, op == 15 ? added : x, BYTES);
+            memcpy(sum, x, BYTES);
             if (op == 0) status = pgi_rms_norm(&run, x, ROWS, COLUMNS, weight, 1e-6f, got);
             if (op == 1) status = pgi_layer_norm(&run, x, ROWS, COLUMNS, weight, bias, 1e-6f, got);
             if (op == 2) status = pgi_rope(&run, got, COLUMNS, ROWS, HEADS, DIM, cosine, sine);
@@ -420,7 +427,10 @@ static void check_rows(check *c) {
             if (op >= 5 && op < 9) status = pgi_activate(&run, op - 4, got, N);
             if (op >= 9 && op < 13) status = pgi_gate(&run, op - 8, got, x, N);
             if (op == 13) status = pgi_rms_norm(&run, got, ROWS, COLUMNS, weight, 1e-6f, got);
-            if (status != PG_OK || memcmp(want, got, BYTES)) fail(c, "%s with %d threads", names[op], n_threads);
+            if (op >= 14)
+                status = pgi_add_layer_norm(&run, sum, op == 15 ? got : added, ROWS, COLUMNS, weight, bias, 1e-6f, got);
+            if (status != PG_OK || memcmp(want, got, BYTES) || memcmp(want_sum, sum, BYTES))
+                fail(c, "%s with %d threads", names[op], n_threads);
         }
     }
     for (int32_t dtype = PG_DTYPE_F32; dtype <= PG_DTYPE_F16; dtype++) {

@@ -51,9 +51,10 @@ static void another_thread_cancels(void **state) {
     pgi_run_free(&run);
 }
 
-static void sleep_in_first_chunk(void *context, int64_t begin, int64_t end, int thread) {
-    (void)context, (void)end, (void)thread;
-    if (begin == 0) sleep_ms(60);
+/* context: the chunk that sleeps. */
+static void sleep_in_a_chunk(void *context, int64_t begin, int64_t end, int thread) {
+    (void)end, (void)thread;
+    if (begin == *(const int *)context) sleep_ms(60);
 }
 
 /* A thread that waits for another, or for work, leaves the CPU to the host. */
@@ -67,9 +68,9 @@ static void waiting_burns_no_cpu(void **state) {
     double cpu = cpu_seconds();
     sleep_ms(100);
     assert_true(cpu_seconds() - cpu < 0.002);
-    for (int i = 0; i < 4; i++) { /* now the caller has the chunk that sleeps, now another */
+    for (int i = 0; i < 4; i++) { /* the caller begins with the chunk that sleeps, then each of the others */
         cpu = cpu_seconds();
-        assert_int_equal(pgi_parallel_for(&run, 4, 1, sleep_in_first_chunk, NULL), PG_OK);
+        assert_int_equal(pgi_parallel_for(&run, 4, 1, sleep_in_a_chunk, &i), PG_OK);
         assert_true(cpu_seconds() - cpu < 0.002);
     }
     pgi_run_free(&run);
