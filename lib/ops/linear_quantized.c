@@ -100,8 +100,12 @@ static int64_t tile_row(const tiles *t, int64_t tile) {
 }
 static int tile_rows(const tiles *t, int64_t tile) { return (int)(tile_row(t, tile + 1) - tile_row(t, tile)); }
 static int tile_height(const tiles *t, int64_t tile) { return t->fixed ? PGI_TILE_ROWS : tile_rows(t, tile); }
+/* A group of the tile of `height` rows that begins with `row`. */
+static char *tile_from(const tiles *t, int64_t row, int64_t height, int64_t group) {
+    return t->data + (row * t->groups + height * group) * PGI_TILE_ROW_BYTES;
+}
 static char *tile_at(const tiles *t, int64_t tile, int64_t group) {
-    return t->data + (tile_row(t, tile) * t->groups + tile_height(t, tile) * group) * PGI_TILE_ROW_BYTES;
+    return tile_from(t, tile_row(t, tile), tile_height(t, tile), group);
 }
 
 static void multiply_a(const quantized_job *job, const pgi_low_rank_rows *added, int64_t first_tile, int64_t end_tile,
@@ -269,18 +273,17 @@ static void multiply(const quantized_job *job, const product_block *b) {
             for (int64_t t = b->first_tile, row = first_row, next_row; t < b->end_tile; t++, row = next_row) {
                 const int64_t y_row = row - first_row;
                 next_row = tile_row(in, t + 1);
-                kernels->product_int8(&(pgi_row_product){
-                    .m = (int)(next_row - row),
-                    .n = width,
-                    .groups = groups,
-                    .x = in->data + (row * in->groups + (next_row - row) * group) * PGI_TILE_ROW_BYTES,
-                    .w = panels,
-                    .panel_bytes = stride,
-                    .start = start ? start + y_row * start_stride : NULL,
-                    .start_stride = start_stride,
-                    .y = out + y_row * out_stride + c,
-                    .y_stride = out_stride,
-                    .next_w = &next_w});
+                kernels->product_int8(&(pgi_row_product){.m = (int)(next_row - row),
+                                                         .n = width,
+                                                         .groups = groups,
+                                                         .x = tile_from(in, row, next_row - row, group),
+                                                         .w = panels,
+                                                         .panel_bytes = stride,
+                                                         .start = start ? start + y_row * start_stride : NULL,
+                                                         .start_stride = start_stride,
+                                                         .y = out + y_row * out_stride + c,
+                                                         .y_stride = out_stride,
+                                                         .next_w = &next_w});
             }
         }
     }
