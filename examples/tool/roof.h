@@ -20,8 +20,8 @@ roof_probe roof_f32(uint64_t cpu);
 roof_probe roof_int8(uint64_t cpu);
 roof_probe roof_bf16(uint64_t cpu);
 
-/* Reads the chunks begin <= i < end, of ROOF_CHUNK bytes each, as fast as it can in one of ROOF_WAYS ways, which CPUs
- * and sizes of pages favour differently: the roof is that of the fastest. */
+/* Has memory bring the chunks begin <= i < end, of ROOF_CHUNK bytes each, by reading a word of each line of them, in
+ * one of ROOF_WAYS ways, which CPUs and sizes of pages favour differently: the roof is that of the fastest. */
 enum { ROOF_CHUNK = 1 << 18, ROOF_WAYS = 4 };
 void roof_read(int way, const void *buffer, size_t begin, size_t end);
 

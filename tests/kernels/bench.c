@@ -87,18 +87,22 @@ static double peak(const pgi_run *run, roof_probe probe) {
     return work / fast_time();
 }
 
-/* In slices of 64 MiB, in all ways in turn: a slice is shorter than what disturbs it. */
+/* In slices of 64 MiB, which are shorter than what disturbs them. Of each way alone, as an operation is timed: among
+ * the times of all ways the fastest tenth would be less than a tenth of the best way's. */
 static double bandwidth(const pgi_run *run, const char *buffer, size_t bytes) {
     size_t at = 0, slice = 64u << 20;
-    roof_task task = {0};
-    MEASURE(
-        {
-            at = at + 2 * slice <= bytes ? at + slice : 0;
-            task.way = (task.way + 1) % ROOF_WAYS;
-            task.buffer = buffer + at;
-        },
-        pgi_parallel_for(run, (int64_t)(slice / ROOF_CHUNK), 1, read_chunks, &task));
-    return (double)slice / fast_time();
+    double best = 0;
+    for (int way = 0; way < ROOF_WAYS; way++) {
+        roof_task task = {.way = way};
+        MEASURE(
+            {
+                at = at + 2 * slice <= bytes ? at + slice : 0;
+                task.buffer = buffer + at;
+            },
+            pgi_parallel_for(run, (int64_t)(slice / ROOF_CHUNK), 1, read_chunks, &task));
+        if ((double)slice / fast_time() > best) best = (double)slice / fast_time();
+    }
+    return best;
 }
 
 /* ---- the operations ---- */
