@@ -145,7 +145,7 @@ roof_probe roof_int8(uint64_t cpu) { return roof_f32(cpu); }
 roof_probe roof_bf16(uint64_t cpu) { return roof_f32(cpu); }
 #endif
 
-/* A chunk in `streams` streams, each fetched `ahead` bytes ahead; 0: by the CPU alone. A word of each line brings all
+/* A chunk in `streams` streams, each fetched `ahead` bytes ahead. A word of each line brings all
  * of it. More loads would keep a core from having as many lines under way. */
 static inline __attribute__((always_inline)) uint64_t read_chunk(const int streams, const int ahead,
                                                                  const char *chunk) {
@@ -154,7 +154,7 @@ static inline __attribute__((always_inline)) uint64_t read_chunk(const int strea
     for (const char *p = chunk, *stop = p + stream; p < stop; p += 64) {
         for (int i = 0; i < streams; i++) {
             uint64_t word;
-            if (ahead) __builtin_prefetch(p + (size_t)i * stream + ahead);
+            __builtin_prefetch(p + (size_t)i * stream + ahead);
             memcpy(&word, p + (size_t)i * stream, sizeof word);
             sum ^= word;
         }
@@ -168,7 +168,8 @@ void roof_read(int way, const void *buffer, size_t begin, size_t end) {
         switch (way) {
             case 0: sum ^= read_chunk(8, 512, chunk); break;
             case 1: sum ^= read_chunk(4, 2048, chunk); break;
-            case 2: sum ^= read_chunk(2, 0, chunk); break;
+            case 2: sum ^= read_chunk(2, 2048, chunk); break;
+            case 3: sum ^= read_chunk(1, 8192, chunk); break;
             default: sum ^= read_chunk(1, 4096, chunk); break;
         }
     }
