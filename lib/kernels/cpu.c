@@ -37,10 +37,14 @@ uint64_t pgi_cpu_features_of(const pgi_cpuid *cpu) {
     return features;
 }
 
+static int is_amd(const pgi_cpuid *cpu) { return memcmp(cpu->vendor, "AuthenticAMD", sizeof cpu->vendor) == 0; }
+
 uint64_t pgi_cpu_default_of(const pgi_cpuid *cpu) {
     const uint64_t features = pgi_cpu_features_of(cpu);
-    return memcmp(cpu->vendor, "AuthenticAMD", sizeof cpu->vendor) == 0 ? features : features & ~PG_CPU_AVX512_BF16;
+    return is_amd(cpu) ? features : features & ~PG_CPU_AVX512_BF16;
 }
+
+int pgi_cpu_one_stream_of(const pgi_cpuid *cpu) { return is_amd(cpu); }
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -90,7 +94,15 @@ uint64_t pgi_cpu_default(void) {
     const pgi_cpuid cpu = this_cpu();
     return pgi_cpu_default_of(&cpu);
 }
+
+int pgi_cpu_one_stream(void) {
+    const pgi_cpuid cpu = this_cpu();
+    return pgi_cpu_one_stream_of(&cpu);
+}
 #elif !defined(__aarch64__) /* whose are in cpu_arm.c */
 uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }
 uint64_t pgi_cpu_default(void) { return PG_CPU_BASELINE; }
+#endif
+#if !defined(__x86_64__)
+int pgi_cpu_one_stream(void) { return 0; } /* not measured */
 #endif

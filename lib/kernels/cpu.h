@@ -18,5 +18,7 @@ typedef struct pgi_cpuid {
 uint64_t pgi_cpu_features_of(const pgi_cpuid *cpu);
 /* Those that are used unless told otherwise: see pgi_cpu_default(). */
 uint64_t pgi_cpu_default_of(const pgi_cpuid *cpu);
+/* See pgi_cpu_one_stream(). */
+int pgi_cpu_one_stream_of(const pgi_cpuid *cpu);
 
 #endif

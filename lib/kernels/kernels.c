@@ -86,6 +86,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
     if (used & PG_CPU_NEON_BF16) pgi_kernels_neon_bf16(kernels);
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
+    kernels->one_stream = pgi_cpu_one_stream();
     kernels->bf16_linear = kernels->bf16_attention = kernels->low_rank = 0;
     return PG_OK;
 }

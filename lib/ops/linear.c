@@ -30,6 +30,8 @@
 enum {
     GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task, */
     GEMV_CHUNK_ROWS = 24,          /* a multiple of so many rows: of what the kernels take side by side */
+    ONE_STREAM_LEAST = 1024,       /* inputs of a layer that is read in one stream, */
+    ONE_STREAM_X = 6144,           /* and values of x beside it: half of a first-level cache */
     TASKS_PER_THREAD = 6,          /* more tasks than threads, because threads are not equally fast */
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
     COPIED = 65536,                /* values of a task that copies */
@@ -56,8 +58,9 @@ typedef struct linear_task {
     const pgi_linear *linear;
     float *y; /* [rows, out] */
     int64_t y_stride;
-    int64_t w_bytes; /* of a row of W */
-    pgi_gemv gemv;   /* of few rows */
+    int64_t w_bytes;          /* of a row of W */
+    pgi_gemv gemv;            /* of few rows; */
+    pgi_gemv_product product; /* the one for those under way */
     pgi_gemm_format format;
     int64_t first_row, n_rows;   /* the rows of x, */
     int64_t copied_rows;         /* n_rows, or more where rows of zeros follow, */
@@ -112,9 +115,9 @@ static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) 
     const linear_task *task = context;
     const pgi_linear *linear = task->linear;
     float *y = task->y + task->first_row * task->y_stride + begin;
-    task->gemv.product((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
-                       (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
-                       linear->bias ? linear->bias + begin : NULL, y, task->y_stride);
+    task->product((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
+                  (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
+                  linear->bias ? linear->bias + begin : NULL, y, task->y_stride);
     pgi_low_rank_add(task->run->kernels, &task->added, thread, 0, task->n_rows, begin, end - begin, y, task->y_stride);
 }
 
@@ -132,6 +135,12 @@ static pg_status begin_low_rank(linear_task *task, int on_tiles, void *scratch) 
                               task->n_rows);
 }
 
+/* Whether x stays in the first-level cache beside one stream of weights. (Short rows are no stream.) */
+static int in_one_stream(const pgi_kernels *kernels, int64_t rows, int64_t columns) {
+    return kernels->one_stream && rows <= PGI_ONE_STREAM_ROWS && columns >= ONE_STREAM_LEAST &&
+           rows * columns <= ONE_STREAM_X;
+}
+
 /* As many rows at once as the copy has room for: all, but of layers with more inputs than models have. */
 static pg_status gemv_forward(linear_task *task, char *scratch) {
     const pgi_run *run = task->run;
@@ -144,6 +153,8 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
     task->copy = scratch;
     for (task->first_row = 0; task->first_row < task->rows; task->first_row += task->n_rows) {
         task->n_rows = pgi_min64(at_once, task->rows - task->first_row);
+        task->product =
+            in_one_stream(run->kernels, task->n_rows, w->columns) ? task->gemv.one_stream : task->gemv.product;
         PGI_TRY(begin_low_rank(task, 0, scratch));
         task->gemv.x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
                      (float *)task->copy);

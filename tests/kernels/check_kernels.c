@@ -165,18 +165,46 @@ static void check_gemv_shape(check *c, gemv_x_fn lay, gemv_fn gemv, int32_t dtyp
     release_all(c);
 }
 
-static void check_gemv(check *c, gemv_x_fn lay, gemv_fn gemv, int32_t dtype) {
-    for (int m = 1; m <= PGI_GEMV_ROWS; m++) {
+static void check_gemv(check *c, gemv_x_fn lay, gemv_fn gemv, int32_t dtype, int most) {
+    for (int m = 1; m <= most; m++) {
         for (int64_t k = 0; next_length(&k);) check_gemv_shape(c, lay, gemv, dtype, m, 1 + random_below(c, 6), k);
         for (int64_t rows = 1; rows <= 9; rows++)
             check_gemv_shape(c, lay, gemv, dtype, m, rows, 1 + random_below(c, 300));
         check_gemv_shape(c, lay, gemv, dtype, m, 9, 4304); /* blocks of 8 rows in turns, and a rest of columns */
     }
-    for (int m = 1; m <= PGI_GEMV_ROWS; m++) check_gemv_shape(c, lay, gemv, dtype, m, 9, 16384);
+    for (int m = 1; m <= most; m++) check_gemv_shape(c, lay, gemv, dtype, m, 9, 16384);
 }
-static void check_gemv_f32(check *c) { check_gemv(c, c->kernels->gemv_x_f32, c->kernels->gemv_f32, PG_DTYPE_F32); }
-static void check_gemv_bf16(check *c) { check_gemv(c, c->kernels->gemv_x_bf16, c->kernels->gemv_bf16, PG_DTYPE_BF16); }
-static void check_gemv_f16(check *c) { check_gemv(c, c->kernels->gemv_x_f16, c->kernels->gemv_f16, PG_DTYPE_F16); }
+/* One stream or several: the same bits. */
+static void check_gemv_same(check *c, gemv_x_fn lay, gemv_fn gemv, gemv_fn one_stream, int32_t dtype) {
+    for (int round = 0; round < 8; round++) {
+        const int64_t m = 1 + round % PGI_ONE_STREAM_ROWS, rows = 1 + random_below(c, 20),
+                      k = 1 + random_below(c, 5000);
+        const int64_t w_bytes = k * (int64_t)pgi_dtype_size(dtype);
+        char *w = guarded(c, (size_t)(w_bytes * rows), 0);
+        float *x = guarded_floats(c, m * k), *y = guarded_output(c, m * rows), *same = guarded_output(c, m * rows);
+        float *laid = guarded_output(c, m * pgi_ceil_div64(k, PGI_GEMV_UNIT) * PGI_GEMV_UNIT);
+        random_weights(c, w, dtype, rows * k);
+        random_fill(c, x, m * k);
+        lay((int)m, k, x, k, laid);
+        gemv((int)m, rows, k, laid, w, w_bytes, NULL, y, rows);
+        one_stream((int)m, rows, k, laid, w, w_bytes, NULL, same, rows);
+        if (memcmp(y, same, (size_t)(m * rows) * sizeof *y))
+            fail(c, "m %d, rows %d, k %d: other bits", (int)m, (int)rows, (int)k);
+        release_all(c);
+    }
+}
+#define CHECK_GEMV(dtype, DTYPE)                                                                                      \
+    static void check_gemv_##dtype(check *c) {                                                                        \
+        check_gemv(c, c->kernels->gemv_x_##dtype, c->kernels->gemv_##dtype, DTYPE, PGI_GEMV_ROWS);                    \
+    }                                                                                                                 \
+    static void check_gemv_one_stream_##dtype(check *c) {                                                             \
+        check_gemv(c, c->kernels->gemv_x_##dtype, c->kernels->gemv_one_stream_##dtype, DTYPE, PGI_ONE_STREAM_ROWS);   \
+        check_gemv_same(c, c->kernels->gemv_x_##dtype, c->kernels->gemv_##dtype, c->kernels->gemv_one_stream_##dtype, \
+                        DTYPE);                                                                                       \
+    }
+CHECK_GEMV(f32, PG_DTYPE_F32)
+CHECK_GEMV(bf16, PG_DTYPE_BF16)
+CHECK_GEMV(f16, PG_DTYPE_F16)
 
 /* What gemv_x writes is only for gemv, so the product of both says whether it is right. */
 static void check_gemv_x_f32(check *c) { check_gemv_f32(c); }

@@ -81,6 +81,8 @@ static void each_cpu_gets_what_it_can_run(void **state) {
             fail_msg("%s: 0x%llx, chosen 0x%llx, expected 0x%llx and 0x%llx", cpus[i].name,
                      (unsigned long long)features, (unsigned long long)chosen, (unsigned long long)cpus[i].features,
                      (unsigned long long)cpus[i].chosen);
+        if (pgi_cpu_one_stream_of(&cpu) != !strcmp(cpus[i].vendor, "AuthenticAMD"))
+            fail_msg("%s: one stream %d", cpus[i].name, pgi_cpu_one_stream_of(&cpu));
     }
 }
 

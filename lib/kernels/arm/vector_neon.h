@@ -13,9 +13,9 @@ enum { LANES = 4, GEMM_MR = 8 };
 /* A streamed product of m rows of x, as x86/vector_avx2.h has it: 16 to 24 sums. Nothing is fetched ahead: a step reads
  * 16 or 32 bytes of a row, so that it would be as many instructions as the loads. */
 #define GEMV_TURNS(m, k) 0
-#define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 2 ? 4 : 3)
+#define GEMV_W(m, way) ((m) == 1 ? 8 : (m) == 2 ? 4 : 3)
 #define GEMV_W_MAX 8
-#define GEMV_AHEAD(m, turns) 0
+#define GEMV_AHEAD(m, way) 0
 #define GEMV_REGISTER "w" /* the constraint of a vector register */
 
 typedef float32x4_t vec;

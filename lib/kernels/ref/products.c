@@ -44,6 +44,10 @@ static inline float load_f16(const void *w, int64_t i) {
                 y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                      \
             }                                                                                                          \
         }                                                                                                              \
+    }                                                                                                                  \
+    static void gemv_one_stream_##dtype(int m, int64_t rows, int64_t k, const float *x, const void *w,                 \
+                                        int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {              \
+        gemv_##dtype(m, rows, k, x, w, w_bytes, bias, y, y_stride);                                                    \
     }
 
 DEFINE_FOR_DTYPE(f32)

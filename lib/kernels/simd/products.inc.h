@@ -18,6 +18,8 @@ enum {
         8,          /* rows that a weighted sum fetches ahead: they are too far apart for the CPU to see what comes */
     GEMV_PART = 128 /* columns of W between two turns, a multiple of GEMV_STEP */
 };
+/* How rows of W are gone over: a block side by side, with both vectors of sums at once or in turns, or each alone. */
+enum { GEMV_TOGETHER, GEMV_IN_TURNS, GEMV_ONE_STREAM };
 
 /* ---- gemm ---- */
 

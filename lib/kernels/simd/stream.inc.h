@@ -8,6 +8,10 @@
  * lower LANES columns, or with DTYPE_PAIRS the even ones, which saves half the loads and all shuffles. x lies in the
  * same order (gemv_x), the rows that take a step together side by side: one stream, which the sets of the cache bear. A
  * sum is the same both ways: v_sum() adds lanes that are half a vector apart, so lanes meet in the same order.
+ *
+ * A core waits for memory with a fixed number of loads and multiply-adds under way. Rows of W side by side share each
+ * load of x, and are several streams; one row after the other is one stream, which AMD's memory gives faster
+ * (gemv_one_stream), but has to load x for each: for one or two rows of x, which take few loads.
  */
 #define NAME_OF_DTYPE(name, dtype) name##_##dtype
 #define NAME_EXPANDED(name, dtype) NAME_OF_DTYPE(name, dtype)
@@ -91,6 +95,25 @@ static ALWAYS_INLINE void NAME(gemv_step)(const int half, const int m, const int
     }
 }
 
+/* A step of both vectors of sums of one row of W, of which each weight is loaded once: of a CPU's loads under way, none
+ * is to take the place of one of the next weights. */
+static ALWAYS_INLINE void NAME(gemv_row_step)(const int m, const float *at, const char *p, vec (*even)[GEMV_W_MAX],
+                                              vec (*odd)[GEMV_W_MAX]) {
+#if DTYPE_PAIRS
+    ivec pairs = i_load(p);
+    __asm__("" : "+" GEMV_REGISTER(pairs));
+    const vec first = v_low_bf16(pairs), second = v_high_bf16(pairs);
+#else
+    const vec first = NAME(first)(p), second = NAME(second)(p);
+#endif
+    UNROLL for (int i = 0; i < m; i++) {
+        vec a = v_load(at + i * GEMV_STEP), a2 = v_load(at + i * GEMV_STEP + LANES);
+        __asm__("" : "+" GEMV_REGISTER(a), "+" GEMV_REGISTER(a2)); /* loads that wait for no weight */
+        even[i][0] = v_fma(a, first, even[i][0]);
+        odd[i][0] = v_fma(a2, second, odd[i][0]);
+    }
+}
+
 /* Columns from <= l < to of `block` rows of W, times m rows of x, to the vectors of sums that `halves` names: 1 the
  * first, 2 the second, 3 both. When they take turns, each fetches every other row of W. */
 static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const int block, int64_t from, int64_t to,
@@ -104,9 +127,13 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
         const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
-            if (GEMV_AHEAD(m, halves != 3) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+            if (GEMV_AHEAD(m, GEMV_TOGETHER) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
                 UNROLL for (int r = halves == 2; r < block; r += halves == 3 ? 1 : 2)
                     UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
+            if (block == 1 && halves == 3) {
+                NAME(gemv_row_step)(m, at, p, e, o);
+                continue;
+            }
             if (halves & 1) NAME(gemv_step)(0, m, block, at, p, w_bytes, e);
             if (halves & 2) NAME(gemv_step)(1, m, block, at, p, w_bytes, o);
         }
@@ -114,18 +141,19 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = e[i][r], odd[i][r] = o[i][r];
 }
 
-/* `block` rows of W. Every sum is that of two vectors, so it depends on none of m, block and turns. Where registers do
- * not hold both vectors (`turns`), they take turns with a part of W and x, which stays in the first-level cache. */
-static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const int block, int64_t k, const float *x,
+/* `block` rows of W. Every sum is that of two vectors, so it depends on none of m, way and block. Where registers do
+ * not hold both vectors, they take turns with a part of W and x, which stays in the first-level cache. */
+static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int way, const int block, int64_t k, const float *x,
                                            const char *w, int64_t w_bytes, const float *bias, float *y,
                                            int64_t y_stride) {
-    const int64_t whole = k / GEMV_STEP * GEMV_STEP;
-    const int64_t steps =
-        pgi_min64(whole, GEMV_AHEAD(m, turns) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
-    const gemv_fetch fetch = {whole - steps, steps * DTYPE_BYTES, block * w_bytes - k * DTYPE_BYTES};
+    const int64_t whole = k / GEMV_STEP * GEMV_STEP, ahead = GEMV_AHEAD(m, way);
+    const int64_t steps = pgi_min64(whole, ahead / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
+    const gemv_fetch fetch = way == GEMV_ONE_STREAM
+                                 ? (gemv_fetch){whole, ahead, 0}
+                                 : (gemv_fetch){whole - steps, steps * DTYPE_BYTES, block * w_bytes - k * DTYPE_BYTES};
     vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
-    if (turns) {
+    if (way == GEMV_IN_TURNS) {
         for (int64_t l = 0; l < whole; l += GEMV_PART) {
             const int64_t to = pgi_min64(whole, l + GEMV_PART);
             NAME(gemv_steps)(1, m, block, l, to, fetch, x, w, w_bytes, even, odd);
@@ -152,22 +180,20 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const i
         }
     }
 }
-static ALWAYS_INLINE void NAME(gemv_all)(const int m, const int turns, const int block, int64_t rows, int64_t k,
+static ALWAYS_INLINE void NAME(gemv_all)(const int m, const int way, const int block, int64_t rows, int64_t k,
                                          const float *x, const char *w, int64_t w_bytes, const float *bias, float *y,
                                          int64_t y_stride) {
     int64_t r = 0;
     for (; r + block <= rows; r += block)
-        NAME(gemv_block)(m, turns, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, way, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
     for (; r < rows; r++)
-        NAME(gemv_block)(m, 0, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, GEMV_TOGETHER, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
 }
 static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                        const float *bias, float *y, int64_t y_stride) {
+#define GEMV_BY(m, way) NAME(gemv_all)(m, way, GEMV_W(m, way), rows, k, x, w, w_bytes, bias, y, y_stride)
 /* Weights of 4 bytes are read too slowly for turns to pay. */
-#define GEMV_ALL(m)                                                                      \
-    (DTYPE_BYTES == 2 && GEMV_TURNS(m, k)                                                \
-         ? NAME(gemv_all)(m, 1, GEMV_W(m, 1), rows, k, x, w, w_bytes, bias, y, y_stride) \
-         : NAME(gemv_all)(m, 0, GEMV_W(m, 0), rows, k, x, w, w_bytes, bias, y, y_stride))
+#define GEMV_ALL(m) (DTYPE_BYTES == 2 && GEMV_TURNS(m, k) ? GEMV_BY(m, GEMV_IN_TURNS) : GEMV_BY(m, GEMV_TOGETHER))
     switch (m) {
         case 1: GEMV_ALL(1); break;
         case 2: GEMV_ALL(2); break;
@@ -176,6 +202,15 @@ static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const voi
         default: break;
     }
 #undef GEMV_ALL
+#undef GEMV_BY
+}
+
+static void NAME(gemv_one_stream)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
+                                  const float *bias, float *y, int64_t y_stride) {
+    if (m == 1)
+        NAME(gemv_all)(1, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride);
+    else
+        NAME(gemv_all)(2, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride);
 }
 
 #undef NAME_OF_DTYPE

@@ -10,12 +10,13 @@
 enum { LANES = 8, GEMM_MR = 6 };
 
 /* A streamed product of m rows of x with k columns: whether the two vectors of sums take turns (simd/stream.inc.h), how
- * many rows of W it takes beside each other, and the bytes that each of these is fetched ahead. More streams read
- * faster, until registers run out: 16 registers hold the sums of one vector. */
+ * many rows of W it takes beside each other, and the bytes that each of these is fetched ahead. `way` is one of GEMV_*.
+ * More streams find what is missing sooner, until registers run out: 16 registers hold the sums of one vector. */
 #define GEMV_TURNS(m, k) ((m) > 1)
-#define GEMV_W(m, turns) ((m) == 1 ? 6 : (turns) ? ((m) == 2 ? 6 : (m) == 3 ? 4 : 3) : (m) == 2 ? 4 : (m) == 3 ? 3 : 2)
+#define GEMV_W(m, way) \
+    ((m) == 1 ? 6 : (way) == GEMV_IN_TURNS ? ((m) == 2 ? 6 : (m) == 3 ? 4 : 3) : (m) == 2 ? 4 : (m) == 3 ? 3 : 2)
 #define GEMV_W_MAX 6
-#define GEMV_AHEAD(m, turns) ((m) == 1 ? 1024 : (m) == 2 ? 1536 : 3072)
+#define GEMV_AHEAD(m, way) ((way) == GEMV_ONE_STREAM ? 8192 : (m) == 1 ? 1024 : (m) == 2 ? 1536 : 3072)
 #define GEMV_REGISTER "x" /* the constraint of a vector register */
 
 typedef __m256 vec;

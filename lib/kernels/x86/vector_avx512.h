@@ -12,9 +12,15 @@ enum { LANES = 16, GEMM_MR = 14 };
  * rows of x and 3 of W, or 3 and 4. Longer rows of x outgrow a first-level cache of 48 KiB and are read again for each
  * block of W: then blocks are of 6 rows, or 8, in turns. */
 #define GEMV_TURNS(m, k) ((m) > 2 && (m) * (k) > 10240)
-#define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 2 ? 6 : (m) == 3 ? ((turns) ? 8 : 4) : (turns) ? 6 : 3)
+#define GEMV_W(m, way) ((way) == GEMV_IN_TURNS ? ((m) == 3 ? 8 : 6) : (m) == 1 ? 8 : (m) == 2 ? 6 : (m) == 3 ? 4 : 3)
 #define GEMV_W_MAX 8
-#define GEMV_AHEAD(m, turns) ((m) == 1 ? 512 : (m) < 4 ? ((m) == 2 || (turns) ? 1024 : 1536) : (turns) ? 1536 : 2048)
+#define GEMV_AHEAD(m, way)                               \
+    ((way) == GEMV_ONE_STREAM ? 8192                     \
+     : (way) == GEMV_IN_TURNS ? ((m) == 3 ? 1024 : 1536) \
+     : (m) == 1               ? 512                      \
+     : (m) == 2               ? 1024                     \
+     : (m) == 3               ? 1536                     \
+                              : 2048)
 #define GEMV_REGISTER "v" /* the constraint of a vector register */
 
 typedef __m512 vec;
