@@ -101,6 +101,7 @@ typedef struct pgi_row_product {
     const void *x;        /* a tile of m rows */
     const void *w;        /* blocks, n of their rows */
     int64_t panel_bytes;  /* from one panel to the next */
+    int one_stream;       /* of `stream_*`: panels one after the other (pgi_kernels.one_stream); the same bits */
     const float *start;   /* a bias (stride 0), earlier sums [m, n] (y itself too), or NULL: zeros */
     int64_t start_stride; /* from one row to the next */
     float *y;

@@ -245,6 +245,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
                                                                                 .x = tile_at(in, 0, 0),
                                                                                 .w = data,
                                                                                 .panel_bytes = panel_bytes,
+                                                                                .one_stream = kernels->one_stream,
                                                                                 .start = bias,
                                                                                 .y = b->y,
                                                                                 .y_stride = b->y_stride});

@@ -201,6 +201,7 @@ static void check_product(check *c, product_fn product, int32_t dtype, int m, in
                                .x = tile,
                                .w = blocks,
                                .panel_bytes = panel_bytes,
+                               .one_stream = (int)random_below(c, 2),
                                .start = start,
                                .start_stride = start == y        ? stride
                                                : start == before ? before_stride

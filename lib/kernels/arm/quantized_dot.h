@@ -53,18 +53,18 @@ static ALWAYS_INLINE void dot_int8(const int m, const int i0, const int rows, co
 }
 
 #ifndef Q_OWN_INT8
-static ALWAYS_INLINE void group_int8(const int streamed, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int8(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
-    (void)streamed, (void)panels, (void)panel_bytes;
+    (void)ahead, (void)panels, (void)panel_bytes;
     dot_int8(m, i0, rows, x, w, c);
 }
 #endif
 
 /* group_int8() with an int4 block. */
-static ALWAYS_INLINE void group_int4(const int streamed, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int4(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     uint8x16_t factors[4];
-    (void)streamed, (void)panels, (void)panel_bytes;
+    (void)ahead, (void)panels, (void)panel_bytes;
     UNROLL for (int s = 0; s < 4; s++) factors[s] = q_load_factors(w + 32 + 8 * s);
     for (int v = 0; v < 4; v++) {
         int32x4_t total[Q_INT4_ROWS];

@@ -54,9 +54,9 @@ static ALWAYS_INLINE void mmla_int8(const int m, const int i0, const int rows, c
     }
 }
 
-static ALWAYS_INLINE void group_int8(const int streamed, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int8(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
-    (void)streamed, (void)panels, (void)panel_bytes;
+    (void)ahead, (void)panels, (void)panel_bytes;
     if (rows > 1)
         mmla_int8(m, i0, rows, x, w, c);
     else

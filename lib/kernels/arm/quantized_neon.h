@@ -23,10 +23,10 @@ enum {
 static inline int8x16_t q_four(const char *p) { return vreinterpretq_s8_s32(q_set1(p)); }
 
 /* Rows i0 .. i0 + rows of a tile of m times a block. Each row of w has two sums: of columns 0, 1 and 2, 3 of a four. */
-static ALWAYS_INLINE void group_int8(const int streamed, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int8(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = rows > 2 ? 2 : 4; /* of weights at a time: half a panel, or all */
-    (void)streamed, (void)panels, (void)panel_bytes;
+    (void)ahead, (void)panels, (void)panel_bytes;
     for (int first = 0; first < 4; first += vectors) {
         int32x4_t sum[4][4][2];
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v][0] = sum[i][v][1] =
@@ -59,10 +59,10 @@ static ALWAYS_INLINE void group_int8(const int streamed, const int m, const int 
 }
 
 /* group_int8() with an int4 block. */
-static ALWAYS_INLINE void group_int4(const int streamed, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int4(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     uint8x16_t factors[4];
-    (void)streamed, (void)panels, (void)panel_bytes;
+    (void)ahead, (void)panels, (void)panel_bytes;
     UNROLL for (int s = 0; s < 4; s++) factors[s] = q_load_factors(w + 32 + 8 * s);
     for (int v = 0; v < 4; v++) {
         int32x4_t total[4];

@@ -32,7 +32,8 @@ enum {
     Q_WIDEST = 8,                         /* vectors side by side */
     Q_FOURS = PGI_GROUP_COLUMNS / 4,
     Q_SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS,
-    Q_AHEAD = 2048 /* bytes that streamed weights are prefetched ahead, of each panel */
+    Q_AHEAD = 2048,           /* bytes that streamed weights are prefetched ahead, of each panel; */
+    Q_ONE_STREAM_AHEAD = 8192 /* the same where panels follow one another */
 };
 
 /* (Bounds that are constants before anything is inlined: otherwise clang keeps loops and spills, at a third of the
@@ -45,7 +46,7 @@ enum {
 
 #ifndef Q_OWN_GROUPS
 /* sum = the products of rows i0 .. i0 + rows of a tile of m and one block of each of `panels` panels. */
-static ALWAYS_INLINE void dots_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void dots_int8(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                     const char *x, const char *w, int64_t panel_bytes,
                                     qint sum[PGI_TILE_ROWS][Q_WIDEST]) {
     const int vectors = panels * Q_VECTORS;
@@ -56,7 +57,7 @@ static ALWAYS_INLINE void dots_int8(const int prefetched, const int m, const int
             EACH_VECTOR(v) {
                 const char *at = w + v / Q_VECTORS * panel_bytes + 64 + 64 * g + v % Q_VECTORS * 4 * Q_LANES;
                 block[v] = q_load(at);
-                if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+                if (ahead && v % Q_VECTORS == 0) __builtin_prefetch(at + ahead);
             }
             EACH_ROW(i, rows) {
                 qint four = q_set1(x + Q_FOUR(m, g, i0 + i));
@@ -67,16 +68,16 @@ static ALWAYS_INLINE void dots_int8(const int prefetched, const int m, const int
 }
 
 /* c += rows i0 .. i0 + rows of a tile of m times one block of each of `panels` panels. */
-static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int8(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = panels * Q_VECTORS;
     qint sum[PGI_TILE_ROWS][Q_WIDEST];
     qfloat scale[Q_WIDEST], part[PGI_TILE_ROWS][Q_WIDEST];
-    dots_int8(prefetched, m, i0, rows, panels, x, w, panel_bytes, sum);
+    dots_int8(ahead, m, i0, rows, panels, x, w, panel_bytes, sum);
     EACH_VECTOR(v) {
         const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 4 * Q_LANES;
         scale[v] = q_load_f32(at);
-        if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+        if (ahead && v % Q_VECTORS == 0) __builtin_prefetch(at + ahead);
         EACH_ROW(i, rows) part[i][v] = q_to_f32(sum[i][v]);
     }
     EACH_ROW(i, rows) {
@@ -90,7 +91,7 @@ static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const in
 }
 
 /* group_int8() with int4 blocks. */
-static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const int i0, const int rows, const int panels,
+static ALWAYS_INLINE void group_int4(const int64_t ahead, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = panels * Q_VECTORS;
     qint total[PGI_TILE_ROWS][Q_WIDEST];
@@ -105,7 +106,7 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
             UNROLL for (int e = 0; e < 4; e++) {
                 const char *at = panel + 64 + 64 * (4 * s + e) + v % Q_VECTORS * 4 * Q_LANES;
                 qint both = q_load(at), low = q_low_nibbles(both), high = q_high_nibbles(both);
-                if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+                if (ahead && v % Q_VECTORS == 0) __builtin_prefetch(at + ahead);
                 EACH_ROW(i, rows) {
                     sum[i] = q_dot_sub(sum[i], low, q_set1(x + Q_FOUR(m, 8 * s + 2 * e, i0 + i)));
                     sum[i] = q_dot_sub(sum[i], high, q_set1(x + Q_FOUR(m, 8 * s + 2 * e + 1, i0 + i)));
@@ -117,7 +118,7 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
     EACH_VECTOR(v) {
         const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 2 * Q_LANES;
         qfloat scale = q_load_bf16(at);
-        if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+        if (ahead && v % Q_VECTORS == 0) __builtin_prefetch(at + ahead);
         EACH_ROW(i, rows) {
             float *out = c + ((i0 + i) * vectors + v) * Q_LANES;
             const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * (i0 + i);
@@ -140,7 +141,7 @@ static ALWAYS_INLINE void fetch_share(const int m, int64_t g, const float *y, in
 
 /* Outputs r .. r + 16 panels, or as many of them as there are. Tiles with more sums than registers are cut: `part` rows
  * meet a block, then the others do, which find it in the first-level cache. */
-static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
+static ALWAYS_INLINE void tile(const int is_int4, const int64_t ahead, const int m, const int part, const int panels,
                                int64_t r, const pgi_row_product *p) {
     const int width = PGI_PANEL_ROWS * panels;
     const int64_t n = pgi_min64(p->n - r, width);
@@ -157,13 +158,13 @@ static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int 
         if (from && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
     }
     for (int64_t g = 0; g < p->groups; g++) {
-        if (!streamed) fetch_share(m, g, y, n, p);
+        if (!ahead) fetch_share(m, g, y, n, p);
         UNROLL for (int i = 0; i < m; i += part) {
             const int rows = m - i < part ? m - i : part;
             if (is_int4)
-                group_int4(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
+                group_int4(i == 0 ? ahead : 0, m, i, rows, panels, x, w, p->panel_bytes, c);
             else
-                group_int8(streamed && i == 0, m, i, rows, panels, x, w, p->panel_bytes, c);
+                group_int8(i == 0 ? ahead : 0, m, i, rows, panels, x, w, p->panel_bytes, c);
         }
         x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK;
     }
@@ -208,25 +209,28 @@ static ALWAYS_INLINE void kept_tile(const int m, const int panels, int64_t r, co
 }
 #endif
 
-static ALWAYS_INLINE void any_tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
-                                   int64_t r, const pgi_row_product *p) {
+static ALWAYS_INLINE void any_tile(const int is_int4, const int streamed, const int64_t ahead, const int m,
+                                   const int part, const int panels, int64_t r, const pgi_row_product *p) {
 #if Q_KEEPS_SUMS
     if (!streamed) {
         kept_tile(m, panels, r, p);
         return;
     }
 #endif
-    tile(is_int4, streamed, m, part, panels, r, p);
+    tile(is_int4, streamed ? ahead : 0, m, part, panels, r, p);
 }
 
-/* All n outputs: `panels` panels at a time, then one by one. */
+/* All n outputs: `panels` panels at a time, then one by one; in one stream all one by one. */
 static ALWAYS_INLINE void product(const int is_int4, const int streamed, const int m, const int part, const int panels,
                                   const pgi_row_product *p) {
     const pgi_row_product copy = *p; /* which no store can change, as the compiler sees */
+    /* (one row of int8 takes so little time that half of it is the fastest) */
+    const int64_t alone = Q_ONE_STREAM_AHEAD / (m == 1 && !is_int4 ? 2 : 1), ahead = copy.one_stream ? alone : Q_AHEAD;
     int64_t r = 0;
-    for (; copy.n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
-        any_tile(is_int4, streamed, m, part, panels, r, &copy);
-    for (; r < copy.n; r += PGI_PANEL_ROWS) any_tile(is_int4, streamed, m, part, 1, r, &copy);
+    if (panels > 1 && !(streamed && copy.one_stream))
+        for (; copy.n - r > PGI_PANEL_ROWS * (panels - 1); r += PGI_PANEL_ROWS * panels)
+            any_tile(is_int4, streamed, Q_AHEAD, m, part, panels, r, &copy);
+    for (; r < copy.n; r += PGI_PANEL_ROWS) any_tile(is_int4, streamed, ahead, m, part, 1, r, &copy);
 }
 
 /* One copy for each height, so that its sums stay in registers. */
