@@ -50,7 +50,7 @@ enum {
     PGI_PANEL_VALUES = 2 * PGI_GEMM_BF16_KC, /* that linear layers give it at once */
     PGI_GEMV_ROWS = 4,      /* up to this many rows of x a product streams the weights instead of packing them */
     PGI_GEMV_UNIT = 32,     /* values that x is rounded up to there */
-    PGI_ONE_STREAM_ROWS = 2 /* of x: beside more, a core has too few loads left for the weights to come */
+    PGI_ONE_STREAM_ROWS = 2 /* of x in `gemv_one_stream_*`: loads of more would leave a core too few for weights */
 };
 
 /* What `gemm_bf16_panels` multiplies: c [m, n] = a panels + bias + low, or is added to. Of `a` and the panels there are
@@ -81,7 +81,8 @@ struct pgi_kernels {
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
     int low_rank;   /* the largest rank that adapters add to a layer of the model (ops/low_rank.h); 0: there are none */
-    int one_stream; /* whether memory gives one stream more than several: `gemv_one_stream_*` then, where it can */
+    int one_stream; /* whether memory gives one stream more than several (pgi_cpu_one_stream()): then linear layers take
+                       `gemv_one_stream_*` where x is short, and `stream_*` one panel after the other */
     int quantized_rows;   /* rows of a tile of `product_int8` at the most */
     int quantized_panels; /* that are multiplied by all tiles before the next ones, so that they stay in a cache, */
     int quantized_groups; /* and groups of them */

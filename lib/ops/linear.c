@@ -31,7 +31,7 @@ enum {
     GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task, */
     GEMV_CHUNK_ROWS = 24,          /* a multiple of so many rows: of what the kernels take side by side */
     ONE_STREAM_LEAST = 1024,       /* inputs of a layer that is read in one stream, */
-    ONE_STREAM_X = 6144,           /* and values of x beside it: half of a first-level cache */
+    ONE_STREAM_X = 4608,           /* and values of x beside it: half of a first-level cache of 32 KiB, and a little */
     TASKS_PER_THREAD = 6,          /* more tasks than threads, because threads are not equally fast */
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
     COPIED = 65536,                /* values of a task that copies */
@@ -135,7 +135,8 @@ static pg_status begin_low_rank(linear_task *task, int on_tiles, void *scratch) 
                               task->n_rows);
 }
 
-/* Whether x stays in the first-level cache beside one stream of weights. (Short rows are no stream.) */
+/* Whether x stays in the first-level cache beside one stream of weights, and rows are so long that the end of each,
+ * where its sums are added up, is of no account. */
 static int in_one_stream(const pgi_kernels *kernels, int64_t rows, int64_t columns) {
     return kernels->one_stream && rows <= PGI_ONE_STREAM_ROWS && columns >= ONE_STREAM_LEAST &&
            rows * columns <= ONE_STREAM_X;

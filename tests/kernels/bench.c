@@ -87,8 +87,8 @@ static double peak(const pgi_run *run, roof_probe probe) {
     return work / fast_time();
 }
 
-/* In slices of 64 MiB, which are shorter than what disturbs them. Of each way alone, as an operation is timed: among
- * the times of all ways the fastest tenth would be less than a tenth of the best way's. */
+/* In slices of 64 MiB, which are shorter than what disturbs them. Of each way alone, as an operation is timed: the
+ * fastest tenth of all ways' times together can be half of the best way's, or more. */
 static double bandwidth(const pgi_run *run, const char *buffer, size_t bytes) {
     size_t at = 0, slice = 64u << 20;
     double best = 0;

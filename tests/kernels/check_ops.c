@@ -100,7 +100,8 @@ static void check_linear_together(check *c) {
                                      PGI_DTYPE_INT4_BLOCKS};
     for (int d = 0; d < 5; d++) {
         const int quantized = pgi_dtype_is_blocks(dtypes[d]);
-        float *x = guarded_floats(c, ROWS * IN), *one = guarded_output(c, OUT), *all = guarded_output(c, ROWS * OUT);
+        float *x = guarded_floats(c, ROWS * IN), *one = guarded_output(c, OUT), *all = guarded_output(c, ROWS * OUT),
+              *others = guarded_output(c, ROWS * OUT);
         void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
         const int32_t stored = quantized ? PG_DTYPE_F16 : dtypes[d];
         void *w = guarded(c, (size_t)(IN * OUT) * pgi_dtype_size(stored), 0);
@@ -113,7 +114,9 @@ static void check_linear_together(check *c) {
             matrix = (pgi_matrix){blocks, dtypes[d], OUT, IN, NULL};
         }
         const pgi_linear linear = {matrix, NULL, NULL};
-        pgi_run run = run_on(c->kernels, 2);
+        pgi_kernels other = *c->kernels; /* of another maker's CPU */
+        other.one_stream = !other.one_stream;
+        pgi_run run = run_on(c->kernels, 2), other_run = run_on(&other, 2);
         for (int64_t rows = 1; rows <= (quantized ? ROWS : PGI_GEMV_ROWS); rows++) {
             pgi_linear_forward(&run, x, IN, rows, &linear, all, OUT, scratch);
             for (int64_t r = 0; r < rows; r++) {
@@ -121,6 +124,9 @@ static void check_linear_together(check *c) {
                 if (memcmp(one, all + r * OUT, OUT * sizeof(float)))
                     fail(c, "weights %d: row %d of %d is not what it is alone", d, (int)r, (int)rows);
             }
+            pgi_linear_forward(&other_run, x, IN, rows, &linear, others, OUT, scratch);
+            if (memcmp(others, all, (size_t)(rows * OUT) * sizeof(float)))
+                fail(c, "weights %d, %d rows: other bits with one_stream %d", d, (int)rows, other.one_stream);
         }
         release_all(c);
     }

@@ -172,7 +172,8 @@ void check_quantize_rows(check *c) {
 
 typedef void (*product_fn)(const pgi_row_product *product);
 
-static void check_product(check *c, product_fn product, int32_t dtype, int m, int64_t n, int64_t groups) {
+static void check_product(check *c, product_fn product, int32_t dtype, int m, int64_t n, int64_t groups,
+                          int one_stream) {
     const int accumulate = (int)random_below(c, 2), with_bias = (int)random_below(c, 2);
     const int64_t k = groups * 128, stride = n + random_below(c, 5), panels = (n + 15) / 16;
     const int64_t panel_bytes = groups * pgi_quantized_block(dtype), before_stride = n + random_below(c, 5);
@@ -201,7 +202,7 @@ static void check_product(check *c, product_fn product, int32_t dtype, int m, in
                                .x = tile,
                                .w = blocks,
                                .panel_bytes = panel_bytes,
-                               .one_stream = (int)random_below(c, 2),
+                               .one_stream = one_stream,
                                .start = start,
                                .start_stride = start == y        ? stride
                                                : start == before ? before_stride
@@ -229,8 +230,8 @@ static void check_product(check *c, product_fn product, int32_t dtype, int m, in
 static void check_products(check *c, product_fn product, int32_t dtype, int rows) {
     static const int64_t outputs[] = {1, 15, 16, 17, 31, 32, 33, 48, 64, 65, 100};
     for (int m = 1; m <= rows; m++)
-        for (size_t n = 0; n < sizeof outputs / sizeof *outputs; n++)
-            check_product(c, product, dtype, m, outputs[n], 1 + random_below(c, 3));
+        for (size_t n = 0; n < 2 * (sizeof outputs / sizeof *outputs); n++)
+            check_product(c, product, dtype, m, outputs[n / 2], 1 + random_below(c, 3), n % 2);
 }
 void check_product_int8(check *c) {
     check_products(c, c->kernels->product_int8, PGI_DTYPE_INT8_BLOCKS, c->kernels->quantized_rows);

@@ -106,7 +106,7 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
     }
 }
 
-/* ---- gemv and expand: the weights in one stream ---- */
+/* ---- gemv and expand: each weight read once ---- */
 
 #define DTYPE f32
 #define DTYPE_BYTES 4

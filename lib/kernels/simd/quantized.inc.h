@@ -224,8 +224,8 @@ static ALWAYS_INLINE void any_tile(const int is_int4, const int streamed, const 
 static ALWAYS_INLINE void product(const int is_int4, const int streamed, const int m, const int part, const int panels,
                                   const pgi_row_product *p) {
     const pgi_row_product copy = *p; /* which no store can change, as the compiler sees */
-    /* (one row of int8 takes so little time that half of it is the fastest) */
-    const int64_t alone = Q_ONE_STREAM_AHEAD / (m == 1 && !is_int4 ? 2 : 1), ahead = copy.one_stream ? alone : Q_AHEAD;
+    const int64_t one_ahead = m == 1 && !is_int4 ? Q_ONE_STREAM_AHEAD / 2 : Q_ONE_STREAM_AHEAD; /* as measured */
+    const int64_t ahead = copy.one_stream ? one_ahead : Q_AHEAD;
     int64_t r = 0;
     if (panels > 1 && !(streamed && copy.one_stream))
         for (; copy.n - r > PGI_PANEL_ROWS * (panels - 1); r += PGI_PANEL_ROWS * panels)

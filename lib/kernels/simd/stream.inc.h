@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Template: the kernels that read weights in one stream, expand_*, gemv_x_* and gemv_*, for one format of weights.
- * Included by simd/products.inc.h once for each: DTYPE is f32, bf16 or f16, DTYPE_BYTES the size of a weight,
+ * Template: the kernels that read weights once, in their order: expand_*, gemv_x_* and gemv_*, for one format of
+ * weights. Included by simd/products.inc.h once for each: DTYPE is f32, bf16 or f16, DTYPE_BYTES the size of a weight,
  * DTYPE_PAIRS whether two are unpacked from each word. A file and not a macro, so that a debugger can step through it.
  *
  * gemv takes 2 LANES columns in a step: weights `first` to one vector of sums and `second` to another. first are the
@@ -116,8 +116,8 @@ static ALWAYS_INLINE void NAME(gemv_row_step)(const int m, const float *at, cons
 
 /* Columns from <= l < to of `block` rows of W, times m rows of x, to the vectors of sums that `halves` names: 1 the
  * first, 2 the second, 3 both. When they take turns, each fetches every other row of W. */
-static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const int block, int64_t from, int64_t to,
-                                           gemv_fetch fetch, const float *x, const char *w, int64_t w_bytes,
+static ALWAYS_INLINE void NAME(gemv_steps)(const int way, const int halves, const int m, const int block, int64_t from,
+                                           int64_t to, gemv_fetch fetch, const float *x, const char *w, int64_t w_bytes,
                                            vec (*even)[GEMV_W_MAX], vec (*odd)[GEMV_W_MAX]) {
     vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i][r], o[i][r] = odd[i][r];
@@ -127,7 +127,7 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
         const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
-            if (GEMV_AHEAD(m, GEMV_TOGETHER) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+            if (GEMV_AHEAD(m, way) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
                 UNROLL for (int r = halves == 2; r < block; r += halves == 3 ? 1 : 2)
                     UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
             if (block == 1 && halves == 3) {
@@ -156,11 +156,11 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int way, const int
     if (way == GEMV_IN_TURNS) {
         for (int64_t l = 0; l < whole; l += GEMV_PART) {
             const int64_t to = pgi_min64(whole, l + GEMV_PART);
-            NAME(gemv_steps)(1, m, block, l, to, fetch, x, w, w_bytes, even, odd);
-            NAME(gemv_steps)(2, m, block, l, to, fetch, x, w, w_bytes, even, odd);
+            NAME(gemv_steps)(way, 1, m, block, l, to, fetch, x, w, w_bytes, even, odd);
+            NAME(gemv_steps)(way, 2, m, block, l, to, fetch, x, w, w_bytes, even, odd);
         }
     } else {
-        NAME(gemv_steps)(3, m, block, 0, whole, fetch, x, w, w_bytes, even, odd);
+        NAME(gemv_steps)(way, 3, m, block, 0, whole, fetch, x, w, w_bytes, even, odd);
     }
     if (whole < k) {
         UNROLL for (int r = 0; r < block; r++) {
@@ -207,10 +207,11 @@ static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const voi
 
 static void NAME(gemv_one_stream)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                                   const float *bias, float *y, int64_t y_stride) {
-    if (m == 1)
-        NAME(gemv_all)(1, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride);
-    else
-        NAME(gemv_all)(2, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride);
+    switch (m) {
+        case 1: NAME(gemv_all)(1, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        case 2: NAME(gemv_all)(2, GEMV_ONE_STREAM, 1, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        default: break;
+    }
 }
 
 #undef NAME_OF_DTYPE
