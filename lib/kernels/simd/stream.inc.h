@@ -122,6 +122,7 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int way, const int halves, cons
     vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i][r], o[i][r] = odd[i][r];
     const float *at = x + m * from;
+    (void)way; /* where nothing is fetched ahead */
     for (int64_t l = from; l < to;) {
         const int64_t stop = l < fetch.last ? pgi_min64(to, fetch.last) : to;
         const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
